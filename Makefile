@@ -1,0 +1,69 @@
+# What a developer calls. `make` alone lists the targets; the work is in scripts/.
+# Results of builds go to $GANTRY_CACHE (default ~/.cache/gantry), so that every clone shares them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+ENV := . scripts/env.sh &&
+
+# Arguments for `make standalone` and `make test-java`.
+ARGS ?=
+# Kills in each flush mode of `make soak`.
+KILLS ?= 20
+# Seconds for each target of `make fuzz`.
+SECONDS_EACH ?= 20
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: ## Install what building and testing need (apt), only what is missing
+	@scripts/setup
+
+.PHONY: test
+test: ## Set up, check format and lints, build, and run every test
+	@scripts/test
+
+.PHONY: build
+build: ## Build all binaries for development
+	@$(ENV) cargo build --workspace
+
+.PHONY: test-rust
+test-rust: ## Run the Rust tests, checks of the tree included
+	@$(ENV) cargo test --workspace
+
+.PHONY: test-java
+test-java: ## Run RocketMQ's Java clients against a server (ARGS=SCENARIO… for some of them)
+	@scripts/test-java $(ARGS)
+
+.PHONY: test-kill
+test-kill: ## Kill a server under load and check that no answered message is lost
+	@scripts/test-kill
+
+.PHONY: soak
+soak: ## The same with KILLS=20 kills for each flush mode
+	@GANTRY_KILLS=$(KILLS) scripts/test-kill
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for SECONDS_EACH=20 seconds
+	@scripts/fuzz $(SECONDS_EACH)
+
+.PHONY: bench
+bench: ## Build for release and measure
+	@$(ENV) cargo build --release -p gantry
+	@scripts/bench
+
+.PHONY: standalone
+standalone: ## Build for release and run a name server and a broker on this machine (ARGS='--help')
+	@scripts/standalone $(ARGS)
+
+.PHONY: fmt
+fmt: ## Format the Rust sources
+	@$(ENV) cargo fmt --all
+
+.PHONY: lint
+lint: ## Check format and lints
+	@$(ENV) cargo fmt --all --check
+	@$(ENV) cargo clippy --workspace --all-targets --locked -- -D warnings

@@ -1,0 +1,332 @@
+//! Puts a broker together, starts it and stops it.
+//! Invariant: what was started is stopped in the reverse order; nothing is answered before the log is recovered,
+//! and nothing that was answered is lost by stopping.
+//! Leaves what a broker does to the services.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use gantry_model::{
+    NameError,
+    settings::{BrokerSettings, BrokerSettingsError, FlushMode},
+};
+use gantry_remoting::server::{Server, ServerLimits};
+use gantry_store::{CloseError, Flush, Now, OpenError, Retention, Store, StoreOptions};
+use gantry_telemetry::{ReadyState, Telemetry};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    metrics::Metrics,
+    registration::{Registration, resolve_advertised},
+    remoting::Front,
+    services::{
+        Services, clock::Clock, groups::GroupError, topics::TopicError,
+    },
+    upkeep::Upkeep,
+};
+
+/// Distance of the VIP channel's port below the remoting port.
+const VIP_DISTANCE: u16 = 2;
+/// Tries to find two free ports at that distance, when any free ones will do.
+const PORT_TRIES: usize = 50;
+/// How often held pulls are looked through for those whose time is up.
+const HOLD_TICK: Duration = Duration::from_millis(100);
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is out of its range.
+    #[error("check the settings")]
+    Settings(#[from] BrokerSettingsError),
+    /// The advertised host has no address.
+    #[error("resolve the advertised host {host}")]
+    Advertise {
+        /// The host.
+        host: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A port could not be taken.
+    #[error("listen on {address} for {what}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What for.
+        what: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The store could not be opened.
+    #[error("open the store in {dir}")]
+    Store {
+        /// Its folder.
+        dir: PathBuf,
+        /// The cause.
+        source: OpenError,
+    },
+    /// A name in the settings cannot be a topic.
+    #[error("name the broker's own topics")]
+    Name(#[from] NameError),
+    /// The broker's own topics could not be made.
+    #[error("make the broker's own topics")]
+    Topics(#[from] TopicError),
+    /// The broker's own groups could not be made.
+    #[error("make the broker's own groups")]
+    Groups(#[from] GroupError),
+    /// The system gave no thread.
+    #[error("start the background threads")]
+    Threads(#[source] io::Error),
+    /// A task of the start panicked.
+    #[error("a task of the start did not end")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Why a broker did not stop cleanly. What was answered is safe: the next start recovers it.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// The store did not close.
+    #[error("close the store")]
+    Store(#[from] CloseError),
+    /// A task panicked.
+    #[error("a task did not end")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Where a broker listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The remoting protocol.
+    pub remoting: SocketAddr,
+    /// The same, for clients that use the VIP channel.
+    pub vip: Option<SocketAddr>,
+}
+
+/// Starts brokers.
+#[derive(Debug, Clone, Copy)]
+pub struct Broker;
+
+/// A broker that serves. Stop it with [`RunningBroker::stop`].
+pub struct RunningBroker {
+    services: Arc<Services>,
+    addresses: Addresses,
+    ready: ReadyState,
+    upkeep: Upkeep,
+    shutdown: watch::Sender<bool>,
+    unregister: watch::Sender<bool>,
+    registration: JoinHandle<()>,
+    servers: JoinSet<()>,
+    holds: JoinHandle<()>,
+}
+
+impl Broker {
+    /// Opens the store, recovers it, and serves. Health checks and metrics are added to `telemetry`, whose port
+    /// the caller serves.
+    pub async fn start(
+        settings: BrokerSettings,
+        telemetry: &Telemetry,
+    ) -> Result<RunningBroker, StartError> {
+        settings.validate()?;
+        let ready = telemetry.add_state("broker", "the log is not recovered yet");
+        let settings = Arc::new(settings);
+        let (listener, vip_listener) = listen(&settings).await?;
+        let addresses = Addresses {
+            remoting: local(&listener)?,
+            vip: vip_listener.as_ref().map(local).transpose()?,
+        };
+        let services = open(Arc::clone(&settings), addresses.remoting.port()).await?;
+        let upkeep = Upkeep::start(&services).map_err(StartError::Threads)?;
+
+        let (shutdown, stopped) = watch::channel(false);
+        let front = Front::new(Arc::clone(&services), tokio::runtime::Handle::current());
+        let server = Server::new(Arc::new(front), limits(&settings));
+        let remoting = server.counters();
+        let mut servers = JoinSet::new();
+        for listener in [Some(listener), vip_listener].into_iter().flatten() {
+            servers.spawn(server.clone().serve(listener, stopped.clone()));
+        }
+        let (unregister, unregistered) = watch::channel(false);
+        let registration = Registration::new(Arc::clone(&services), addresses.remoting.port());
+        let registration = tokio::spawn(registration.run(unregistered));
+        let holds = tokio::spawn(expire_holds(Arc::clone(&services)));
+
+        let metrics = Metrics { services: Arc::clone(&services), remoting };
+        telemetry.on_scrape(Box::new(move || metrics.export()));
+        let lifecycle = Arc::clone(&services.lifecycle);
+        telemetry.add_check("log", move || lifecycle.ready());
+        ready.set_ready();
+        tracing::info!(remoting = %addresses.remoting, "broker serves");
+        Ok(RunningBroker {
+            services,
+            addresses,
+            ready,
+            upkeep,
+            shutdown,
+            unregister,
+            registration,
+            servers,
+            holds,
+        })
+    }
+}
+
+impl RunningBroker {
+    /// Where it listens, with the ports that it got where 0 was asked for.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The services, for another front door in the same process.
+    pub fn services(&self) -> Arc<Services> {
+        Arc::clone(&self.services)
+    }
+
+    /// Turns true when the broker stops; other front doors end with it.
+    pub fn shutdown(&self) -> watch::Receiver<bool> {
+        self.shutdown.subscribe()
+    }
+
+    /// Stops: new messages are refused, name servers are told, held pulls are answered, open connections are
+    /// served for as long as the settings allow, and the store is synced and closed.
+    pub async fn stop(self) -> Result<(), StopError> {
+        let Self { services, ready, upkeep, shutdown, unregister, registration, .. } = self;
+        ready.set_not_ready("the broker is stopping");
+        services.lifecycle.stop();
+        unregister.send_replace(true);
+        registration.await?;
+        services.holds.stop();
+        self.holds.abort();
+        shutdown.send_replace(true);
+        let mut servers = self.servers;
+        while let Some(ended) = servers.join_next().await {
+            ended?;
+        }
+        tokio::task::spawn_blocking(move || {
+            upkeep.stop();
+            services.store.close(services.clock.now())
+        })
+        .await??;
+        tracing::info!("broker stopped");
+        Ok(())
+    }
+}
+
+/// Opens the store and makes what a broker has from the start.
+async fn open(settings: Arc<BrokerSettings>, port: u16) -> Result<Arc<Services>, StartError> {
+    let host = settings.advertised_host();
+    let address = resolve_advertised(&host, port)
+        .await
+        .map_err(|source| StartError::Advertise { host, source })?;
+    let opened = tokio::task::spawn_blocking(move || {
+        let clock = Clock::new();
+        let now = clock.now();
+        let dir = settings.data_dir.clone();
+        let (store, report) = Store::open(store_options(&settings), now)
+            .map_err(|source| StartError::Store { dir, source })?;
+        tracing::info!(
+            records_replayed = report.records_replayed,
+            views_rebuilt = report.views_rebuilt,
+            bytes_cut = report.bytes_cut,
+            damaged = report.damage.len(),
+            "store opened"
+        );
+        for damage in &report.damage {
+            tracing::error!(position = %damage.position, reason = damage.reason, "the log is damaged");
+        }
+        let services = Services::new(settings, store, clock, address)?;
+        make_own(&services, now)?;
+        Ok::<_, StartError>(Arc::new(services))
+    });
+    opened.await?
+}
+
+fn make_own(services: &Services, now: Now) -> Result<(), StartError> {
+    services.topics.make_own(now)?;
+    services.groups.make_own(now)?;
+    Ok(())
+}
+
+fn store_options(settings: &BrokerSettings) -> StoreOptions {
+    StoreOptions {
+        flush: match settings.flush {
+            FlushMode::Sync => Flush::Sync,
+            FlushMode::Async => Flush::Async,
+        },
+        segment_bytes: settings.segment_size.get(),
+        dirty_bytes_max: settings.dirty_bytes_max.get(),
+        retention: Retention {
+            age_ms: settings.retention.as_millis(),
+            bytes: settings.retention_size.map(gantry_model::settings::Bytes::get),
+        },
+        ring_bytes_max: settings.ring_size.get() as usize,
+        young_bytes: settings.young_size.get(),
+        view_cache_bytes: settings.view_cache_size.get() as usize,
+        view_write_bytes: settings.view_write_size.get() as usize,
+        ..StoreOptions::new(settings.data_dir.clone())
+    }
+}
+
+fn limits(settings: &BrokerSettings) -> ServerLimits {
+    ServerLimits {
+        connections_max: settings.connections_max as usize,
+        drain_timeout: settings.drain.as_std(),
+        ..ServerLimits::default()
+    }
+}
+
+/// Takes the remoting port and, if asked for, the one two below.
+async fn listen(
+    settings: &BrokerSettings,
+) -> Result<(TcpListener, Option<TcpListener>), StartError> {
+    let any = settings.remoting_port == 0;
+    let tries = if any && settings.vip_channel { PORT_TRIES } else { 1 };
+    let mut last = None;
+    for _ in 0..tries {
+        let main = bind(settings, settings.remoting_port, "remoting").await?;
+        if !settings.vip_channel {
+            return Ok((main, None));
+        }
+        let port = local(&main)?.port().saturating_sub(VIP_DISTANCE);
+        match bind(settings, port, "remoting, VIP channel").await {
+            Ok(vip) => return Ok((main, Some(vip))),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.expect("the loop runs at least once and ends with an error alone"))
+}
+
+async fn bind(
+    settings: &BrokerSettings,
+    port: u16,
+    what: &'static str,
+) -> Result<TcpListener, StartError> {
+    let address = SocketAddr::new(settings.bind, port);
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, what, source })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    let unbound = SocketAddr::from(([0, 0, 0, 0], 0));
+    listener.local_addr().map_err(|source| StartError::Listen {
+        address: unbound,
+        what: "its own address",
+        source,
+    })
+}
+
+async fn expire_holds(services: Arc<Services>) {
+    let mut ticks = interval(HOLD_TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        services.holds.expire(services.clock.monotonic_ms());
+    }
+}

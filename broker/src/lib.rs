@@ -1,0 +1,12 @@
+//! The broker: stores messages, delivers them, and tells the name servers where they are.
+//! Invariant: a message is answered when it is as safe as the settings promise, and never before.
+//! Services do the work, front doors translate, `broker` wires both and owns the threads.
+
+mod broker;
+mod metrics;
+mod registration;
+mod remoting;
+pub mod services;
+mod upkeep;
+
+pub use broker::{Addresses, Broker, RunningBroker, StartError, StopError};

@@ -1,0 +1,189 @@
+//! The remoting front door: requests of one read in, answers out.
+//! Invariant: consecutive sends of one read are one append and one write; other requests keep their place among
+//! them. A request is answered by its own family's file.
+//! Leaves everything that a request means to the services.
+
+mod admin;
+mod call;
+mod client;
+mod fields;
+mod locks;
+mod offsets;
+mod pull;
+mod refusal;
+mod retry;
+mod send;
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use gantry_remoting::{
+    RequestCode,
+    server::{Answers, Connection, Counters, Request, Service},
+};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::Semaphore};
+
+pub(crate) use call::Call;
+pub(crate) use refusal::Refusal;
+
+use crate::services::{Services, hold::Owner, send::Outgoing};
+use send::SendRun;
+
+/// Counters of the connections.
+pub(crate) type RemotingCounters = Counters;
+
+/// Encoded messages at which a run of sends is appended, so that one append stays far below a segment and a
+/// long one delays nobody for more than a few milliseconds.
+const RUN_BYTES_MAX: usize = 4 << 20;
+/// Answer bytes at which the rest of a read waits until they are written.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Buffers kept for reuse: more than there are threads at work.
+const POOLED_MAX: usize = 16;
+/// Largest buffer kept.
+const POOLED_BYTES_MAX: usize = 1 << 20;
+
+/// What all requests share.
+pub(crate) struct Shared {
+    /// The services.
+    pub(crate) services: Arc<Services>,
+    /// Where work goes on that does not end at once.
+    pub(crate) runtime: Handle,
+    /// Permits for cold reads.
+    pub(crate) cold_reads: Arc<Semaphore>,
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    outgoing: Mutex<Vec<Outgoing>>,
+    buffers: Mutex<Vec<BytesMut>>,
+}
+
+impl Shared {
+    /// The open connection of a client, for requests that the broker sends to it.
+    pub(crate) fn connection(&self, owner: Owner) -> Option<Arc<Connection>> {
+        self.connections.lock().get(&owner.0).cloned()
+    }
+
+    fn take_outgoing(&self) -> Outgoing {
+        self.outgoing.lock().pop().unwrap_or_default()
+    }
+
+    fn give_outgoing(&self, mut outgoing: Outgoing) {
+        let kept = outgoing.outbox().bytes() <= POOLED_BYTES_MAX;
+        outgoing.clear();
+        let mut pool = self.outgoing.lock();
+        if kept && pool.len() < POOLED_MAX {
+            pool.push(outgoing);
+        }
+    }
+
+    /// Lends an empty buffer.
+    pub(crate) fn with_buffer<R>(&self, work: impl FnOnce(&mut BytesMut) -> R) -> R {
+        let mut buffer = self.buffers.lock().pop().unwrap_or_default();
+        let result = work(&mut buffer);
+        buffer.clear();
+        if buffer.capacity() <= POOLED_BYTES_MAX {
+            let mut pool = self.buffers.lock();
+            if pool.len() < POOLED_MAX {
+                pool.push(buffer);
+            }
+        }
+        result
+    }
+}
+
+/// The remoting front door of a broker.
+pub(crate) struct Front {
+    shared: Arc<Shared>,
+}
+
+impl Front {
+    /// A front door to `services`; what does not end at once runs on `runtime`.
+    pub(crate) fn new(services: Arc<Services>, runtime: Handle) -> Self {
+        let cold_reads = Arc::new(Semaphore::new(services.settings.cold_reads_max as usize));
+        Self {
+            shared: Arc::new(Shared {
+                services,
+                runtime,
+                cold_reads,
+                connections: Mutex::default(),
+                outgoing: Mutex::default(),
+                buffers: Mutex::default(),
+            }),
+        }
+    }
+}
+
+impl Service for Front {
+    fn handle(
+        &self,
+        connection: &Arc<Connection>,
+        requests: &mut Vec<Request>,
+        answers: &mut Answers,
+    ) {
+        let now = self.shared.services.clock.now();
+        let mut run = SendRun::new(&self.shared, connection, now);
+        let mut taken = 0;
+        for request in requests.iter() {
+            taken += 1;
+            let view = match request.view() {
+                Ok(view) => view,
+                Err(error) => {
+                    connection.reject(&error);
+                    continue;
+                }
+            };
+            let mut call = Call {
+                shared: &self.shared,
+                connection,
+                view: &view,
+                body: &request.body,
+                answers,
+                now,
+            };
+            if send::is_send(view.request_code()) {
+                run.take(&mut call);
+            } else {
+                // A client that sends and then asks sees its own message.
+                run.append(call.answers);
+                dispatch(&mut call);
+            }
+            if run.bytes() >= RUN_BYTES_MAX || answers.bytes() >= ANSWER_BYTES_MAX {
+                break;
+            }
+        }
+        run.append(answers);
+        run.end();
+        requests.drain(..taken);
+    }
+
+    fn opened(&self, connection: &Arc<Connection>) {
+        self.shared.connections.lock().insert(connection.id(), Arc::clone(connection));
+    }
+
+    fn closed(&self, connection: &Arc<Connection>) {
+        let owner = Owner(connection.id());
+        self.shared.connections.lock().remove(&connection.id());
+        self.shared.services.holds.forget(owner);
+        self.shared.services.members.closed(owner);
+    }
+}
+
+fn dispatch(call: &mut Call<'_, '_>) {
+    match call.view.request_code() {
+        RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => pull::pull(call),
+        RequestCode::HEART_BEAT => client::heartbeat(call),
+        RequestCode::UNREGISTER_CLIENT => client::unregister(call),
+        RequestCode::GET_CONSUMER_LIST_BY_GROUP => client::consumer_list(call),
+        RequestCode::CHECK_CLIENT_CONFIG => client::check_config(call),
+        RequestCode::QUERY_CONSUMER_OFFSET => offsets::query(call),
+        RequestCode::UPDATE_CONSUMER_OFFSET => offsets::update(call),
+        RequestCode::GET_MAX_OFFSET => offsets::max(call),
+        RequestCode::GET_MIN_OFFSET => offsets::min(call),
+        RequestCode::GET_EARLIEST_MSG_STORETIME => offsets::earliest_time(call),
+        RequestCode::SEARCH_OFFSET_BY_TIMESTAMP => offsets::at_time(call),
+        RequestCode::LOCK_BATCH_MQ => locks::lock(call),
+        RequestCode::UNLOCK_BATCH_MQ => locks::unlock(call),
+        RequestCode::CONSUMER_SEND_MSG_BACK => retry::send_back(call),
+        _ => admin::handle(call),
+    }
+}

@@ -1,0 +1,220 @@
+//! Pulls over remoting: request codes 11 and 361.
+//! Invariant: every answer with code 0, 19, 20 or 21 carries all four mandatory fields; a held pull is run
+//! again once and then answered whatever the result.
+//! Leaves reading to the services. Source: RocketMQ remoting, request codes 11, 361.
+
+use std::sync::Arc;
+
+use gantry_remoting::{
+    HeaderError, HeaderView, ReplyTo, RequestCode, ResponseCode,
+    server::{Answers, Connection},
+};
+use gantry_store::{QueueRead, ReadError, ReadStatus};
+
+use super::{Call, Refusal, Shared, call};
+use crate::services::{
+    hold::{Held, Owner, TooMany, Wake},
+    offsets::CommitRequest,
+    pull::{Pull, PullRequest},
+};
+
+/// Bit of `sysFlag`: commit an offset on the way.
+const COMMIT: i32 = 1;
+/// Bit of `sysFlag`: the pull may be held.
+const SUSPEND: i32 = 2;
+/// Bit of `sysFlag`: the request carries the subscription.
+const SUBSCRIPTION: i32 = 4;
+/// Longest time that a pull is held, whatever it asks for.
+const SUSPEND_MS_MAX: u64 = 600_000;
+
+/// Fields of a pull besides what the service looks at.
+struct Wishes {
+    commit: Option<i64>,
+    suspend_ms: Option<u64>,
+}
+
+/// Answers a pull, at once or later.
+pub(super) fn pull(call: &mut Call<'_, '_>) {
+    if let Err(refusal) = try_pull(call) {
+        call.refuse(&refusal);
+    }
+}
+
+fn try_pull(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
+    let (request, wishes) = decode(call.view)?;
+    let services = &call.shared.services;
+    let pull = services.pulls.admit(&request, call.now)?;
+    if let Some(offset) = wishes.commit {
+        commit(call, &request, offset);
+    }
+    if services.pulls.is_cold(&pull)? {
+        read_cold(call, pull);
+        return Ok(());
+    }
+    let read = call.shared.with_buffer(|buffer| {
+        let read = services.pulls.read(&pull, buffer)?;
+        if !(wishes.suspend_ms.is_some() && pull.may_wait(read.status)) {
+            write_answer(call.answers, call.view.reply_to(), &pull, &read, buffer);
+        }
+        Ok::<_, ReadError>(read)
+    })?;
+    match wishes.suspend_ms {
+        Some(suspend_ms) if pull.may_wait(read.status) => hold(call, pull, suspend_ms),
+        _ => Ok(()),
+    }
+}
+
+/// A commit that fails does not fail the pull: the client commits again soon.
+fn commit(call: &Call<'_, '_>, request: &PullRequest<'_>, offset: i64) {
+    let PullRequest { group, topic, queue, .. } = *request;
+    let request = CommitRequest { group, topic, queue, offset };
+    if let Err(error) = call.services().offsets.stage(request, call.now) {
+        tracing::debug!(%error, group, topic, queue, offset, "commit on the way was refused");
+    }
+}
+
+fn read_cold(call: &Call<'_, '_>, pull: Pull) {
+    let (shared, connection, reply) =
+        (Arc::clone(call.shared), Arc::clone(call.connection), call.reply());
+    call.shared.runtime.spawn(async move {
+        // The semaphore lives as long as the front door and is never closed.
+        let Ok(permit) = Arc::clone(&shared.cold_reads).acquire_owned().await else { return };
+        let read = tokio::task::spawn_blocking(move || {
+            read_and_send(&shared, &connection, reply, &pull);
+            drop(permit);
+        });
+        if let Err(error) = read.await {
+            tracing::error!(%error, "a cold read panicked");
+        }
+    });
+}
+
+/// Holds the pull until a message arrives, its time is up or the broker stops.
+fn hold(call: &mut Call<'_, '_>, pull: Pull, suspend_ms: u64) -> Result<(), Refusal> {
+    let services = &call.shared.services;
+    let queue = pull.queue_key();
+    let held = Held {
+        owner: Owner(call.connection.id()),
+        queue,
+        from: pull.from(),
+        filter: pull.filter.clone(),
+        deadline_ms: call.now.monotonic_ms + suspend_ms.min(SUSPEND_MS_MAX),
+        wake: waker(call, pull.clone()),
+    };
+    let id = match services.holds.park(held) {
+        Ok(id) => id,
+        Err(TooMany(_)) => return answer_unheld(call, &pull),
+    };
+    services.counters.held_pulls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    if services.pulls.has_news(&pull)?
+        && let Some(held) = services.holds.take(queue, id)
+    {
+        (held.wake)(Wake::Arrived);
+    }
+    Ok(())
+}
+
+fn waker(call: &Call<'_, '_>, pull: Pull) -> Box<dyn FnOnce(Wake) + Send> {
+    let (shared, connection, reply) =
+        (Arc::clone(call.shared), Arc::clone(call.connection), call.reply());
+    Box::new(move |_| {
+        let runtime = shared.runtime.clone();
+        // On a task of its own: whoever wakes has an answer of its own to write first.
+        runtime.spawn(async move { read_and_send(&shared, &connection, reply, &pull) });
+    })
+}
+
+/// No more pulls can be held: "busy" makes the client pause, "nothing new" would make it ask at once.
+fn answer_unheld(call: &mut Call<'_, '_>, pull: &Pull) -> Result<(), Refusal> {
+    let services = &call.shared.services;
+    if services.lifecycle.is_stopping() {
+        let read = call.shared.with_buffer(|buffer| services.pulls.read(pull, buffer))?;
+        write_answer(call.answers, call.view.reply_to(), pull, &read, &[]);
+        return Ok(());
+    }
+    let remark = "[OVERLOAD]system busy, start flow control for a while: too many pulls are held";
+    Err(Refusal::new(ResponseCode::SYSTEM_BUSY, remark))
+}
+
+fn read_and_send(shared: &Shared, connection: &Connection, reply: ReplyTo, pull: &Pull) {
+    if connection.is_closed() {
+        return;
+    }
+    let mut answers = Answers::new();
+    let read = shared.with_buffer(|buffer| {
+        let read = shared.services.pulls.read(pull, buffer)?;
+        write_answer(&mut answers, reply, pull, &read, buffer);
+        Ok::<_, ReadError>(())
+    });
+    if let Err(error) = read {
+        call::write_refusal(&mut answers, reply, &Refusal::from(error));
+    }
+    call::send(connection, &answers);
+}
+
+fn write_answer(
+    answers: &mut Answers,
+    reply: ReplyTo,
+    pull: &Pull,
+    read: &QueueRead,
+    messages: &[u8],
+) {
+    let (code, remark) = outcome(read.status, pull.offset);
+    let next = match read.status {
+        ReadStatus::Empty => 0,
+        _ => read.next.0,
+    };
+    let mut writer = answers
+        .begin_with_remark(reply, code, remark)
+        .ext_number("suggestWhichBrokerId", pull.group.broker_id)
+        .ext_number("nextBeginOffset", next)
+        .ext_number("minOffset", read.min.0)
+        .ext_number("maxOffset", read.max.0);
+    if pull.topic.config.topic_sys_flag != 0 {
+        writer = writer.ext_number("topicSysFlag", pull.topic.config.topic_sys_flag);
+    }
+    if pull.group.group_sys_flag != 0 {
+        writer = writer.ext_number("groupSysFlag", pull.group.group_sys_flag);
+    }
+    writer.body(if code == ResponseCode::SUCCESS { messages } else { &[] });
+}
+
+/// Code and remark of a read that began at `offset`.
+fn outcome(status: ReadStatus, offset: i64) -> (ResponseCode, &'static str) {
+    use ResponseCode as Code;
+    match status {
+        ReadStatus::Found => (Code::SUCCESS, "FOUND"),
+        ReadStatus::NoMatch => (Code::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE"),
+        ReadStatus::Removed => (Code::PULL_RETRY_IMMEDIATELY, "MESSAGE_WAS_REMOVING"),
+        ReadStatus::Empty if offset == 0 => (Code::PULL_NOT_FOUND, "NO_MESSAGE_IN_QUEUE"),
+        ReadStatus::Empty => (Code::PULL_OFFSET_MOVED, "NO_MESSAGE_IN_QUEUE"),
+        ReadStatus::TooSmall => (Code::PULL_OFFSET_MOVED, "OFFSET_TOO_SMALL"),
+        ReadStatus::AtEnd => (Code::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"),
+        ReadStatus::BeyondEnd => (Code::PULL_OFFSET_MOVED, "OFFSET_OVERFLOW_BADLY"),
+    }
+}
+
+fn decode<'r>(view: &'r HeaderView<'_>) -> Result<(PullRequest<'r>, Wishes), HeaderError> {
+    let fields = super::fields::Fields(view);
+    let sys_flag: i32 = fields.number("sysFlag")?;
+    let expression = fields.optional_text("subscription").unwrap_or_default();
+    let kind = fields.optional_text("expressionType");
+    let commit = fields.number("commitOffset")?;
+    let suspend_ms: i64 = fields.number("suspendTimeoutMillis")?;
+    let request = PullRequest {
+        group: fields.text("consumerGroup")?,
+        topic: fields.text("topic")?,
+        queue: fields.number("queueId")?,
+        offset: fields.number("queueOffset")?,
+        messages_max: fields.number("maxMsgNums")?,
+        bytes_max: fields.optional("maxMsgBytes")?,
+        subscription: (sys_flag & SUBSCRIPTION != 0).then_some((expression, kind)),
+        version: fields.number("subVersion")?,
+        lite: view.request_code() == RequestCode::LITE_PULL_MESSAGE,
+    };
+    let wishes = Wishes {
+        commit: (sys_flag & COMMIT != 0).then_some(commit),
+        suspend_ms: (sys_flag & SUSPEND != 0).then_some(suspend_ms.max(0) as u64),
+    };
+    Ok((request, wishes))
+}

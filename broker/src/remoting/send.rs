@@ -1,0 +1,236 @@
+//! Sends over remoting: request codes 10, 310, 320.
+//! Invariant: every answer carries a field map, which Java clients read without looking; it leaves when the
+//! message is as safe as the settings promise.
+//! Leaves checks and storage to the services. Source: RocketMQ remoting, request codes 10, 310, 320.
+
+use std::{fmt::Write, net::SocketAddr, sync::Arc};
+
+use gantry_model::{PhysicalOffset, properties::{MSG_REGION, TRACE_ON}};
+use gantry_remoting::{
+    HeaderError, HeaderView, ReplyTo, RequestCode, ResponseCode,
+    server::{Answers, Connection},
+};
+use gantry_store::{Now, Ticket};
+
+use super::{
+    Call, Refusal, Shared,
+    call::send,
+};
+use crate::services::{
+    commit::CommitError,
+    compose::REGION,
+    send::{Accepted, Outgoing, SendRequest},
+};
+
+/// Clients from this protocol version on (3.4.9) say how often a message may be tried.
+pub(super) const VERSION_WITH_ATTEMPTS: i32 = 121;
+
+/// Whether the request is a send that joins a run.
+pub(super) fn is_send(code: RequestCode) -> bool {
+    matches!(
+        code,
+        RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE | RequestCode::SEND_MESSAGE
+    )
+}
+
+/// Consecutive sends of one read.
+pub(super) struct SendRun<'a> {
+    shared: &'a Arc<Shared>,
+    connection: &'a Arc<Connection>,
+    now: Now,
+    outgoing: Option<Outgoing>,
+    replies: Vec<ReplyTo>,
+}
+
+impl<'a> SendRun<'a> {
+    pub(super) fn new(shared: &'a Arc<Shared>, connection: &'a Arc<Connection>, now: Now) -> Self {
+        Self { shared, connection, now, outgoing: None, replies: Vec::new() }
+    }
+
+    /// Encoded bytes that wait to be appended.
+    pub(super) fn bytes(&self) -> usize {
+        self.outgoing.as_ref().map_or(0, |outgoing| outgoing.outbox().bytes())
+    }
+
+    /// Takes one more send, or answers why not.
+    pub(super) fn take(&mut self, call: &mut Call<'_, '_>) {
+        let outgoing = self.outgoing.get_or_insert_with(|| self.shared.take_outgoing());
+        let sends = &self.shared.services.sends;
+        let staged = decode(call.view, call.body, call.connection.peer())
+            .map_err(Refusal::from)
+            .and_then(|request| Ok(sends.stage(outgoing, &request, self.now)?));
+        match staged {
+            Ok(()) => self.replies.push(call.reply()),
+            Err(refusal) => write_refusal(call.answers, call.reply(), &refusal),
+        }
+    }
+
+    /// Appends what was taken, and answers now or when it is confirmed.
+    pub(super) fn append(&mut self, answers: &mut Answers) {
+        if self.replies.is_empty() {
+            return;
+        }
+        let Some(outgoing) = &mut self.outgoing else { return };
+        let services = &self.shared.services;
+        match services.sends.append(outgoing, self.now) {
+            Err(error) => {
+                let refusal = Refusal::from(&error);
+                self.replies.drain(..).for_each(|reply| write_refusal(answers, reply, &refusal));
+            }
+            Ok(ticket) if services.commits.is_confirmed(ticket) => {
+                self.write_answers(answers, |_| true);
+                if let Some(outgoing) = &self.outgoing {
+                    services.sends.tell(outgoing);
+                }
+                self.replies.clear();
+            }
+            Ok(ticket) => self.answer_later(ticket, answers),
+        }
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.clear();
+        }
+    }
+
+    /// Gives the buffers back.
+    pub(super) fn end(self) {
+        if let Some(outgoing) = self.outgoing {
+            self.shared.give_outgoing(outgoing);
+        }
+    }
+
+    fn write_answers(&self, answers: &mut Answers, which: impl Fn(&Accepted) -> bool) {
+        let Some(outgoing) = &self.outgoing else { return };
+        let ids = MessageIds::new(self.shared.services.store_host.get());
+        let accepted = outgoing.accepted().iter().zip(&self.replies);
+        for (accepted, reply) in accepted.filter(|(accepted, _)| which(accepted)) {
+            write_success(answers, *reply, outgoing, accepted, &ids);
+        }
+    }
+
+    /// The answers are made now, while the batch is at hand, and sent by whoever confirms.
+    fn answer_later(&mut self, ticket: Ticket, answers: &mut Answers) {
+        self.write_answers(answers, |accepted| !accepted.waits);
+        let mut late = Answers::new();
+        self.write_answers(&mut late, |accepted| accepted.waits);
+        let Some(outgoing) = &self.outgoing else { return };
+        let waiting = outgoing.accepted().iter().zip(self.replies.drain(..));
+        let replies: Vec<_> =
+            waiting.filter(|(accepted, _)| accepted.waits).map(|(_, reply)| reply).collect();
+        let arrivals = outgoing.outbox().arrivals();
+        let first_due_ms = outgoing.outbox().first_due_ms();
+        let (shared, connection) = (Arc::clone(self.shared), Arc::clone(self.connection));
+        self.shared.services.commits.when_confirmed(ticket, move |confirmed| {
+            match confirmed {
+                Ok(()) => send(&connection, &late),
+                Err(error) => send(&connection, &failed(&replies, error)),
+            }
+            shared.services.sends.tell_later(&arrivals, first_due_ms);
+        });
+    }
+}
+
+fn failed(replies: &[ReplyTo], error: CommitError) -> Answers {
+    let refusal = Refusal::from(error);
+    let mut answers = Answers::new();
+    replies.iter().for_each(|reply| write_refusal(&mut answers, *reply, &refusal));
+    answers
+}
+
+fn write_success(
+    answers: &mut Answers,
+    reply: ReplyTo,
+    outgoing: &Outgoing,
+    accepted: &Accepted,
+    ids: &MessageIds,
+) {
+    if reply.one_way {
+        return;
+    }
+    let outbox = outgoing.outbox();
+    let first = outbox.placed(accepted.messages.start);
+    let ids = ids.text(accepted.messages.clone().map(|index| outbox.placed(index).position));
+    let writer = answers
+        .begin(reply, ResponseCode::SUCCESS)
+        .ext("msgId", &ids)
+        .ext_number("queueId", accepted.queue.0)
+        .ext_number("queueOffset", first.queue_offset.0)
+        .ext("transactionId", outgoing.unique_id(accepted));
+    writer.ext(MSG_REGION, REGION).ext(TRACE_ON, "true").finish();
+}
+
+/// A refusal of a send; region and trace switch are there too, as in the reference.
+fn write_refusal(answers: &mut Answers, reply: ReplyTo, refusal: &Refusal) {
+    let writer = answers.begin_with_remark(reply, refusal.code, &refusal.remark);
+    writer.ext(MSG_REGION, REGION).ext(TRACE_ON, "true").finish();
+}
+
+/// Makes offset message ids: the part that names the broker once for many.
+struct MessageIds {
+    host: String,
+}
+
+impl MessageIds {
+    fn new(store_host: SocketAddr) -> Self {
+        let id = gantry_record::OffsetMessageId { host: store_host, position: PhysicalOffset(0) };
+        let mut host = id.to_string();
+        host.truncate(host.len() - 16);
+        Self { host }
+    }
+
+    /// The ids of these messages, separated by commas.
+    fn text(&self, positions: impl Iterator<Item = PhysicalOffset>) -> String {
+        let mut text = String::with_capacity(self.host.len() + 16);
+        for position in positions {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(&self.host);
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{:016X}", position.0);
+        }
+        text
+    }
+}
+
+fn decode<'r>(
+    view: &'r HeaderView<'_>,
+    body: &'r [u8],
+    peer: SocketAddr,
+) -> Result<SendRequest<'r>, HeaderError> {
+    let fields = super::fields::Fields(view);
+    let long = view.request_code() == RequestCode::SEND_MESSAGE;
+    let key = |short: &'static str, name: &'static str| if long { name } else { short };
+    let attempts_max = fields.optional(key("l", "maxReconsumeTimes"))?;
+    Ok(SendRequest {
+        topic: fields.text(key("b", "topic"))?,
+        template: fields.text(key("c", "defaultTopic"))?,
+        template_queues: fields.number(key("d", "defaultTopicQueueNums"))?,
+        queue: fields.number(key("e", "queueId"))?,
+        sys_flag: fields.number(key("f", "sysFlag"))?,
+        born_time_ms: fields.number(key("g", "bornTimestamp"))?,
+        born_host: peer,
+        flag: fields.number(key("h", "flag"))?,
+        properties: fields.optional_text(key("i", "properties")).unwrap_or_default(),
+        reconsume_times: fields.optional(key("j", "reconsumeTimes"))?.unwrap_or(0),
+        reconsume_times_max: attempts_max.filter(|_| view.version >= VERSION_WITH_ATTEMPTS),
+        body,
+        is_batch: view.request_code() == RequestCode::SEND_BATCH_MESSAGE
+            || fields.optional(key("m", "batch"))?.unwrap_or(false),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_equal_those_of_the_record_library() {
+        for host in ["127.0.0.1:10911", "[2001:db8::1]:10911"] {
+            let host: SocketAddr = host.parse().unwrap();
+            let id = |position| gantry_record::OffsetMessageId { host, position }.to_string();
+            let (a, b) = (PhysicalOffset(1024), PhysicalOffset(u64::MAX >> 1));
+            let text = MessageIds::new(host).text([a, b].into_iter());
+            assert_eq!(text, format!("{},{}", id(a), id(b)));
+        }
+    }
+}

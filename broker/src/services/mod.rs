@@ -1,0 +1,160 @@
+//! What a broker does: typed request in, typed outcome out.
+//! Invariant: no protocol types and no sockets; both front doors call the same services.
+//! Leaves threads to `upkeep` and the wiring to `broker`.
+
+pub mod changes;
+pub mod clock;
+pub mod commit;
+pub mod compose;
+pub mod counters;
+pub mod filter;
+pub mod groups;
+pub mod hold;
+pub mod lifecycle;
+pub mod locks;
+pub mod members;
+pub mod offsets;
+pub mod outbox;
+pub mod pull;
+pub mod retry;
+pub mod send;
+pub mod signal;
+pub mod timers;
+pub mod topics;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use gantry_model::{NameError, settings::BrokerSettings};
+use gantry_record::UniqueIds;
+use gantry_store::Store;
+
+use self::{
+    changes::TopicChanges, clock::Clock, commit::Commits, compose::Stamp, counters::Counters,
+    groups::Groups, hold::Holds, lifecycle::Lifecycle, locks::QueueLocks, members::Members,
+    offsets::Offsets, outbox::StoreHost, pull::Pulls, send::Sends, signal::Signal,
+    timers::{TimerSignal, Timers}, topics::Topics,
+};
+
+/// Everything that a broker does, shared by its front doors and its threads.
+pub struct Services {
+    /// The settings it was started with.
+    pub settings: Arc<BrokerSettings>,
+    /// The log and its views.
+    pub store: Arc<Store>,
+    /// The clock.
+    pub clock: Clock,
+    /// Whether messages are taken.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Topics.
+    pub topics: Arc<Topics>,
+    /// Changes of topics on their way to the name servers.
+    pub changes: Arc<TopicChanges>,
+    /// Consumer groups.
+    pub groups: Arc<Groups>,
+    /// Who is online.
+    pub members: Arc<Members>,
+    /// Queue locks of ordered consumers.
+    pub locks: Arc<QueueLocks>,
+    /// Sends and send-backs.
+    pub sends: Sends,
+    /// Pulls.
+    pub pulls: Pulls,
+    /// Reads that wait for a message.
+    pub holds: Arc<Holds>,
+    /// Consumer offsets and queue bounds.
+    pub offsets: Offsets,
+    /// Waiting for the disk.
+    pub commits: Arc<Commits>,
+    /// The deliverer of delayed messages.
+    pub timers: Timers,
+    /// Wakes the deliverer.
+    pub timer_signal: Arc<TimerSignal>,
+    /// Raised after each sync of the log.
+    pub synced: Arc<Signal>,
+    /// Raised when a sync is due by bytes.
+    pub flush_due: Arc<Signal>,
+    /// Counts for metrics.
+    pub counters: Arc<Counters>,
+    /// Address that clients connect to.
+    pub store_host: Arc<StoreHost>,
+}
+
+impl Services {
+    /// Services on `store`. `address` is the one that clients connect to.
+    pub fn new(
+        settings: Arc<BrokerSettings>,
+        store: Arc<Store>,
+        clock: Clock,
+        address: SocketAddr,
+    ) -> Result<Self, NameError> {
+        let changes = Arc::new(TopicChanges::default());
+        let lifecycle = Arc::new(Lifecycle::default());
+        let counters = Arc::new(Counters::default());
+        let members = Arc::new(Members::default());
+        let locks = Arc::new(QueueLocks::default());
+        let holds = Arc::new(Holds::new(settings.held_pulls_max as usize));
+        let store_host = Arc::new(StoreHost::new(address));
+        let synced = Arc::new(Signal::default());
+        let flush_due = Arc::new(Signal::default());
+        let timer_signal = Arc::new(TimerSignal::default());
+        let topics =
+            Arc::new(Topics::new(Arc::clone(&store), Arc::clone(&settings), Arc::clone(&changes))?);
+        let groups = Arc::new(Groups::new(Arc::clone(&store), Arc::clone(&settings)));
+        let commits = Arc::new(Commits::new(Arc::clone(&store), Arc::clone(&synced)));
+        let unique_ids = UniqueIds::new(address.ip(), std::process::id(), rand::random());
+        let sends = Sends {
+            store: Arc::clone(&store),
+            settings: Arc::clone(&settings),
+            lifecycle: Arc::clone(&lifecycle),
+            topics: Arc::clone(&topics),
+            groups: Arc::clone(&groups),
+            locks: Arc::clone(&locks),
+            holds: Arc::clone(&holds),
+            timers: Arc::clone(&timer_signal),
+            flush_due: Arc::clone(&flush_due),
+            counters: Arc::clone(&counters),
+            stamp: Stamp::new(&settings.cluster_name, unique_ids),
+            store_host: Arc::clone(&store_host),
+        };
+        let pulls = Pulls {
+            store: Arc::clone(&store),
+            settings: Arc::clone(&settings),
+            topics: Arc::clone(&topics),
+            groups: Arc::clone(&groups),
+            members: Arc::clone(&members),
+            counters: Arc::clone(&counters),
+        };
+        let timers = Timers::new(
+            Arc::clone(&store),
+            Arc::clone(&topics),
+            Arc::clone(&commits),
+            Arc::clone(&holds),
+            Arc::clone(&counters),
+            clock,
+            Arc::clone(&timer_signal),
+        );
+        let offsets = Offsets::new(Arc::clone(&store), Arc::clone(&topics), Arc::clone(&groups));
+        Ok(Self {
+            settings,
+            store,
+            clock,
+            lifecycle,
+            topics,
+            changes,
+            groups,
+            members,
+            locks,
+            sends,
+            pulls,
+            holds,
+            offsets,
+            commits,
+            timers,
+            timer_signal,
+            synced,
+            flush_due,
+            counters,
+            store_host,
+        })
+    }
+}

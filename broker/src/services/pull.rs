@@ -1,0 +1,298 @@
+//! Pulls: which queue a consumer may read, and what is there.
+//! Invariant: nothing is read before every check has passed, in the protocol's order.
+//! Leaves holding to `hold` and codes to the front doors. Source: RocketMQ remoting, request codes 11, 361.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use gantry_model::{
+    GroupConfig, QueueId, QueueOffset,
+    limits::{PULL_BYTES_MAX, PULL_MESSAGES_MAX},
+    settings::BrokerSettings,
+};
+use gantry_store::{Now, QueueRead, ReadError, ReadLimits, ReadStatus, Store, Topic};
+
+use super::{
+    counters::Counters,
+    filter::{FilterError, TagFilter},
+    groups::{GroupError, Groups},
+    hold::QueueKey,
+    members::{ConsumerGroup, ExpressionKind, Members, MessageModel},
+    topics::{TopicError, Topics},
+};
+
+/// Entries looked at by one read without a match.
+const SCAN_MAX: u32 = 800;
+/// Messages behind the end at which it is worth asking where in the log a read begins.
+const BEHIND_MIN: u64 = 10_000;
+
+/// A pull as a consumer asks for it.
+#[derive(Debug, Clone, Copy)]
+pub struct PullRequest<'a> {
+    /// The group.
+    pub group: &'a str,
+    /// The topic.
+    pub topic: &'a str,
+    /// The queue.
+    pub queue: i32,
+    /// First offset wanted.
+    pub offset: i64,
+    /// Most messages wanted.
+    pub messages_max: i32,
+    /// Most bytes wanted.
+    pub bytes_max: Option<i32>,
+    /// The expression, if the request carries it, and its language.
+    pub subscription: Option<(&'a str, Option<&'a str>)>,
+    /// Version of the subscription that the consumer has.
+    pub version: i64,
+    /// Whether it is of the lite pull kind.
+    pub lite: bool,
+}
+
+/// Why a pull was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// Lite pull is switched off.
+    #[error("lite pull is disabled on this broker")]
+    LitePullDisabled,
+    /// The group is unknown or cannot be made.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The group may not consume.
+    #[error("subscription group no permission, {group}")]
+    GroupDisabled {
+        /// The group.
+        group: String,
+    },
+    /// The topic is unknown.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The topic may not be read.
+    #[error("the topic[{topic}] pulling message is forbidden")]
+    TopicUnreadable {
+        /// The topic.
+        topic: String,
+    },
+    /// The topic has no such queue to read.
+    #[error("queueId[{queue}] is illegal, topic[{topic}] has {queues} queues to read")]
+    Queue {
+        /// The topic.
+        topic: String,
+        /// Queue asked for.
+        queue: i32,
+        /// Queues that may be read.
+        queues: u32,
+    },
+    /// The expression cannot be read.
+    #[error("parse the consumer's subscription failed")]
+    Filter(#[from] FilterError),
+    /// No member of the group was heard of.
+    #[error("the consumer's group info not exist, {group}")]
+    NotOnline {
+        /// The group.
+        group: String,
+    },
+    /// The group reads as broadcast, which is switched off for it.
+    #[error("the consumer group[{group}] can not consume by broadcast way")]
+    BroadcastDisabled {
+        /// The group.
+        group: String,
+    },
+    /// The group does not subscribe to the topic.
+    #[error("the consumer's subscription not exist, group {group}, topic {topic}")]
+    NotSubscribed {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+    },
+    /// The broker knows an older subscription than the consumer has.
+    #[error("the consumer's subscription not latest: known {known}, asked {asked}")]
+    NotLatest {
+        /// Version known.
+        known: i64,
+        /// Version asked for.
+        asked: i64,
+    },
+    /// The expression is in a language that the broker does not read.
+    #[error("The broker does not support consumer to filter message by {kind}")]
+    Language {
+        /// The language.
+        kind: String,
+    },
+}
+
+/// A pull that passed every check.
+#[derive(Debug, Clone)]
+pub struct Pull {
+    /// The topic.
+    pub topic: Arc<Topic>,
+    /// The group.
+    pub group: Arc<GroupConfig>,
+    /// The queue.
+    pub queue: QueueId,
+    /// First offset wanted; may be negative.
+    pub offset: i64,
+    /// What it wants.
+    pub filter: TagFilter,
+    limits: ReadLimits,
+}
+
+impl Pull {
+    /// Where it reads.
+    pub fn queue_key(&self) -> QueueKey {
+        (self.topic.id, self.queue)
+    }
+
+    /// First offset wanted, as an offset.
+    pub fn from(&self) -> QueueOffset {
+        QueueOffset(self.offset.max(0) as u64)
+    }
+
+    /// Whether an answer with this status would be "nothing new", so that the pull may be held.
+    pub fn may_wait(&self, status: ReadStatus) -> bool {
+        match status {
+            ReadStatus::AtEnd => true,
+            ReadStatus::Empty => self.offset == 0,
+            _ => false,
+        }
+    }
+}
+
+/// Everything that a pull touches.
+pub struct Pulls {
+    pub(super) store: Arc<Store>,
+    pub(super) settings: Arc<BrokerSettings>,
+    pub(super) topics: Arc<Topics>,
+    pub(super) groups: Arc<Groups>,
+    pub(super) members: Arc<Members>,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl Pulls {
+    /// Checks a request.
+    pub fn admit(&self, request: &PullRequest<'_>, now: Now) -> Result<Pull, PullError> {
+        if request.lite && !self.settings.lite_pull {
+            return Err(PullError::LitePullDisabled);
+        }
+        let group = self.groups.for_use(request.group, now)?;
+        if !group.consume_enable {
+            return Err(PullError::GroupDisabled { group: request.group.into() });
+        }
+        let topic = self.topics.find(request.topic)?;
+        let queue = check_queue(&topic, request.queue)?;
+        let filter = match request.subscription {
+            Some((expression, kind)) => parse_expression(expression, kind)?,
+            None => self.known_filter(request, &group)?,
+        };
+        let limits = ReadLimits {
+            messages_max: request.messages_max.clamp(1, PULL_MESSAGES_MAX as i32) as u32,
+            bytes_max: bytes_max(request.bytes_max),
+            scan_max: SCAN_MAX,
+        };
+        Ok(Pull { topic, group, queue, offset: request.offset, filter, limits })
+    }
+
+    /// Reads what is there into `out`.
+    pub fn read(&self, pull: &Pull, out: &mut BytesMut) -> Result<QueueRead, ReadError> {
+        if pull.offset < 0 {
+            return self.below_zero(pull);
+        }
+        let accept = |tag_hash: i64| pull.filter.accepts(tag_hash);
+        let start = out.len();
+        let Pull { topic, queue, limits, .. } = pull;
+        let read = self.store.read_queue(topic, *queue, pull.from(), *limits, &accept, out)?;
+        if read.status == ReadStatus::Found {
+            let flow = self.counters.messages_out(topic.name(), &pull.group.group_name);
+            flow.add(read.messages.into(), (out.len() - start) as u64);
+        }
+        Ok(read)
+    }
+
+    /// Whether a message arrived since the pull was read.
+    pub fn has_news(&self, pull: &Pull) -> Result<bool, ReadError> {
+        Ok(self.store.queue_bounds(&pull.topic, pull.queue)?.max > pull.from())
+    }
+
+    /// Whether the read begins so far behind the end of the log that it may have to wait for the disk.
+    pub fn is_cold(&self, pull: &Pull) -> Result<bool, ReadError> {
+        let bounds = self.store.queue_bounds(&pull.topic, pull.queue)?;
+        let from = pull.from().max(bounds.min);
+        if from.0.saturating_add(BEHIND_MIN) > bounds.max.0 {
+            return Ok(false);
+        }
+        let entry = self.store.entry(&pull.topic, pull.queue, from)?;
+        let behind = entry.map(|entry| self.store.written().0.saturating_sub(entry.position.0));
+        Ok(behind.is_some_and(|bytes| bytes > self.settings.cold_read_distance.get()))
+    }
+
+    fn below_zero(&self, pull: &Pull) -> Result<QueueRead, ReadError> {
+        let bounds = self.store.queue_bounds(&pull.topic, pull.queue)?;
+        let never = bounds.max == QueueOffset(0);
+        Ok(QueueRead {
+            status: if never { ReadStatus::Empty } else { ReadStatus::TooSmall },
+            next: bounds.min,
+            min: bounds.min,
+            max: bounds.max,
+            messages: 0,
+            last_position: None,
+        })
+    }
+
+    fn known_filter(
+        &self,
+        request: &PullRequest<'_>,
+        group: &GroupConfig,
+    ) -> Result<TagFilter, PullError> {
+        self.members.with_consumer_group(request.group, |online| {
+            let online =
+                online.ok_or_else(|| PullError::NotOnline { group: request.group.into() })?;
+            filter_of(online, request, group)
+        })
+    }
+}
+
+fn filter_of(
+    online: &ConsumerGroup,
+    request: &PullRequest<'_>,
+    group: &GroupConfig,
+) -> Result<TagFilter, PullError> {
+    if online.model == MessageModel::Broadcasting && !group.consume_broadcast_enable {
+        return Err(PullError::BroadcastDisabled { group: request.group.into() });
+    }
+    let (group, topic) = (request.group, request.topic);
+    let subscription = online
+        .subscriptions
+        .get(topic)
+        .ok_or_else(|| PullError::NotSubscribed { group: group.into(), topic: topic.into() })?;
+    if subscription.version < request.version {
+        return Err(PullError::NotLatest { known: subscription.version, asked: request.version });
+    }
+    match &subscription.kind {
+        ExpressionKind::Tag => Ok(subscription.filter.clone()),
+        ExpressionKind::Other(kind) => Err(PullError::Language { kind: kind.clone() }),
+    }
+}
+
+fn parse_expression(expression: &str, kind: Option<&str>) -> Result<TagFilter, PullError> {
+    match ExpressionKind::named(kind) {
+        ExpressionKind::Tag => Ok(TagFilter::parse(expression)?),
+        ExpressionKind::Other(kind) => Err(PullError::Language { kind }),
+    }
+}
+
+fn check_queue(topic: &Topic, queue: i32) -> Result<QueueId, PullError> {
+    if !topic.config.perm.readable() {
+        return Err(PullError::TopicUnreadable { topic: topic.name().to_string() });
+    }
+    let queues = topic.config.read_queues;
+    match u32::try_from(queue) {
+        Ok(queue) if queue < queues => Ok(QueueId(queue)),
+        _ => Err(PullError::Queue { topic: topic.name().to_string(), queue, queues }),
+    }
+}
+
+fn bytes_max(wish: Option<i32>) -> usize {
+    let wish = wish.and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
+    wish.unwrap_or(PULL_BYTES_MAX).min(PULL_BYTES_MAX)
+}

@@ -1,0 +1,156 @@
+//! The broker's background threads: sync, views, timers, upkeep.
+//! Invariant: every failure is logged here and counted; a sync that fails makes the broker refuse messages.
+//! Leaves the work itself to store and services.
+
+use std::{
+    error::Error,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::services::{Services, signal::Signal};
+
+/// Entries that one view batch holds.
+const APPLY_MAX: usize = 10_000;
+/// Time between two looks for what became due.
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two runs of the slow upkeep: 10 s.
+const TICKS_PER_UPKEEP: u32 = 10;
+
+/// The running threads.
+pub(crate) struct Upkeep {
+    services: Arc<Services>,
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Stop {
+    flag: AtomicBool,
+    tick: Signal,
+}
+
+impl Stop {
+    fn is_set(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
+    }
+}
+
+impl Upkeep {
+    /// Starts all threads.
+    ///
+    /// # Errors
+    /// The system gives no thread; those that run are stopped.
+    pub(crate) fn start(services: &Arc<Services>) -> io::Result<Self> {
+        let stop = Arc::new(Stop::default());
+        let mut upkeep = Self { services: Arc::clone(services), stop, threads: Vec::new() };
+        let bodies: [(&str, fn(&Services, &Stop)); 5] = [
+            ("gantry-commit", |services, _| services.commits.run()),
+            ("gantry-flush", flush),
+            ("gantry-views", apply),
+            ("gantry-timers", |services, _| services.timers.run()),
+            ("gantry-upkeep", tend),
+        ];
+        for (name, body) in bodies {
+            match upkeep.spawn(name, body) {
+                Ok(thread) => upkeep.threads.push(thread),
+                Err(error) => {
+                    upkeep.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(upkeep)
+    }
+
+    fn spawn(&self, name: &str, body: fn(&Services, &Stop)) -> io::Result<JoinHandle<()>> {
+        let (services, stop) = (Arc::clone(&self.services), Arc::clone(&self.stop));
+        thread::Builder::new().name(name.into()).spawn(move || body(&services, &stop))
+    }
+
+    /// Ends all threads: what waits for the disk is synced first, what is due is delivered at the next start.
+    pub(crate) fn stop(self) {
+        let Self { services, stop, threads } = self;
+        stop.flag.store(true, Ordering::Release);
+        services.timer_signal.stop();
+        stop.tick.notify();
+        services.flush_due.notify();
+        services.synced.notify();
+        services.commits.stop();
+        for thread in threads {
+            if thread.join().is_err() {
+                services.counters.failed();
+                tracing::error!("a background thread panicked");
+            }
+        }
+    }
+}
+
+fn failed(services: &Services, what: &str, error: &(dyn Error + 'static)) {
+    services.counters.failed();
+    tracing::error!(error, "{what} failed");
+}
+
+/// Syncs what nobody waits for, by time and by bytes.
+fn flush(services: &Services, stop: &Stop) {
+    let interval = services.settings.flush_interval.as_std();
+    while !stop.is_set() {
+        services.flush_due.wait(interval);
+        let store = &services.store;
+        if store.synced() == store.written() {
+            continue;
+        }
+        if let Err(error) = store.sync() {
+            services.lifecycle.fail();
+            failed(services, "sync of the log", &error);
+            return;
+        }
+        services.synced.notify();
+    }
+}
+
+/// Moves what is synced into the views.
+fn apply(services: &Services, stop: &Stop) {
+    while !stop.is_set() {
+        services.synced.wait(TICK);
+        loop {
+            match services.store.apply_views(APPLY_MAX) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    failed(services, "write of the views", &error);
+                    break;
+                }
+            }
+        }
+        if let Some(due_ms) = services.store.next_due_ms() {
+            services.timer_signal.parked(due_ms);
+        }
+    }
+}
+
+fn tend(services: &Services, stop: &Stop) {
+    let mut ticks = 0u32;
+    while !stop.is_set() {
+        stop.tick.wait(TICK);
+        let now = services.clock.now();
+        if let Err(error) = services.offsets.write_staged(now) {
+            services.lifecycle.note_append_error(&error);
+            failed(services, "write of staged offsets", &error);
+        }
+        ticks += 1;
+        if ticks.is_multiple_of(TICKS_PER_UPKEEP) {
+            services.members.expire(now.monotonic_ms);
+            services.locks.expire(now.monotonic_ms);
+            match services.store.maintain(now) {
+                Ok(done) => tracing::debug!(?done, "store maintained"),
+                Err(error) => failed(services, "upkeep of the store", &error),
+            }
+        }
+    }
+}

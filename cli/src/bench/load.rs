@@ -1,0 +1,329 @@
+//! Senders: closed loop (always so many in flight) and open loop (so many a second, come what may).
+//! Invariant: a latency counts from the time at which the message should have left, so that a
+//! server that stalls does not hide the messages that could not be sent meanwhile.
+//! Leaves set-up, measuring of the server and printing to its callers.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IoSlice, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use hdrhistogram::Histogram;
+
+use super::{
+    answer::AnswerReader,
+    process,
+    request::{OPAQUE_BASE, SendFrames, SendShape},
+};
+
+/// Silence after which a server counts as gone.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Messages that an open-loop connection may have in flight: at 50,000 a second it is 80 ms of
+/// stall per thousand. Beyond it the sender waits, and the wait is part of the latency.
+pub(crate) const OPEN_LOOP_IN_FLIGHT: usize = 4096;
+/// Pieces of one vectored write; the kernel takes 1024.
+const WRITE_PIECES_MAX: usize = 1024;
+
+/// Time since the run began, and the wall clock that belongs to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: Instant,
+    start_wall_ms: u64,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { start: Instant::now(), start_wall_ms: wall.as_millis() as u64 }
+    }
+
+    /// Nanoseconds since the run began.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    fn wall_ms(&self, at_ns: u64) -> u64 {
+        self.start_wall_ms + at_ns / 1_000_000
+    }
+}
+
+/// What the threads of a run share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub clock: Clock,
+    /// Set once: send nothing more, wait for what is in flight.
+    pub stop: AtomicBool,
+    /// Latencies count from messages intended at or after this time, in nanoseconds of the clock.
+    pub measure_from_ns: AtomicU64,
+    /// Messages answered well (or received), warm-up included.
+    pub done: AtomicU64,
+    /// Messages answered with an error.
+    pub failed: AtomicU64,
+    /// Messages still allowed to be sent.
+    pub budget: AtomicU64,
+}
+
+impl Shared {
+    /// A run that sends at most `count` messages.
+    pub(crate) fn new(count: Option<u64>) -> Self {
+        Self {
+            clock: Clock::start(),
+            stop: AtomicBool::new(false),
+            measure_from_ns: AtomicU64::new(u64::MAX),
+            done: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            budget: AtomicU64::new(count.unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// Takes up to `wanted` messages off the budget.
+    pub(crate) fn take(&self, wanted: usize) -> usize {
+        if self.stop.load(Relaxed) {
+            return 0;
+        }
+        let before = self.budget.fetch_update(Relaxed, Relaxed, |left| {
+            Some(if left == u64::MAX { left } else { left.saturating_sub(wanted as u64) })
+        });
+        before.map_or(0, |left| left.min(wanted as u64) as usize)
+    }
+}
+
+/// Latencies and refusals of one thread.
+pub(crate) struct Outcome {
+    /// Latencies, in nanoseconds.
+    pub latency: Histogram<u64>,
+    /// Answer codes other than success, with their counts.
+    pub refusals: BTreeMap<i32, u64>,
+}
+
+impl Outcome {
+    pub(crate) fn new() -> Self {
+        // 1 µs to 60 s with three digits: about 90 KiB a thread.
+        let latency = Histogram::new_with_bounds(1_000, 60_000_000_000, 3)
+            .expect("the bounds are constants and valid");
+        Self { latency, refusals: BTreeMap::new() }
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.latency.add(&other.latency).expect("all histograms have the same bounds");
+        for (code, count) in &other.refusals {
+            *self.refusals.entry(*code).or_default() += count;
+        }
+    }
+
+    pub(crate) fn record(&mut self, latency_ns: u64) {
+        self.latency.saturating_record(latency_ns);
+    }
+}
+
+/// Opens a connection for the generator.
+pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    Ok(stream)
+}
+
+/// Keeps `in_flight` messages in flight until the run stops or its budget is spent.
+pub(crate) fn closed_loop(
+    mut stream: &TcpStream,
+    shape: &SendShape,
+    in_flight: usize,
+    shared: &Shared,
+) -> io::Result<Outcome> {
+    let mut frames = SendFrames::new(shape, in_flight);
+    let mut answers = AnswerReader::new();
+    let mut outcome = Outcome::new();
+    let mut sent_at_ns = vec![0; in_flight];
+    let mut free: Vec<usize> = (0..in_flight).collect();
+    let mut outstanding = 0;
+    loop {
+        let count = shared.take(free.len());
+        if count > 0 {
+            let now_ns = shared.clock.now_ns();
+            for slot in &free[..count] {
+                frames.renew(*slot, shared.clock.wall_ms(now_ns), now_ns);
+                sent_at_ns[*slot] = now_ns;
+            }
+            write_frames(&mut stream, &frames, &free[..count])?;
+            free.drain(..count);
+            outstanding += count;
+        }
+        if outstanding == 0 {
+            return Ok(outcome);
+        }
+        answers.fill(&mut stream)?;
+        let before = free.len();
+        take_answers(&mut answers, &mut outcome, shared, in_flight, |slot| {
+            free.push(slot);
+            sent_at_ns[slot]
+        })?;
+        outstanding -= free.len() - before;
+    }
+}
+
+/// Sends `rate_per_s` messages a second, each at its own time, until the run stops.
+pub(crate) fn open_loop(
+    stream: &TcpStream,
+    shape: &SendShape,
+    rate_per_s: f64,
+    shared: &Shared,
+) -> io::Result<Outcome> {
+    let sent_at_ns: Vec<AtomicU64> =
+        (0..OPEN_LOOP_IN_FLIGHT).map(|_| AtomicU64::default()).collect();
+    let (free, freed) = mpsc::channel();
+    for slot in 0..OPEN_LOOP_IN_FLIGHT {
+        free.send(slot).expect("the receiver is alive");
+    }
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| read_open_loop(stream, shared, &sent_at_ns, free));
+        let sent = send_open_loop(stream, shape, rate_per_s, shared, &sent_at_ns, &freed);
+        if sent.is_err() {
+            shared.stop.store(true, Relaxed);
+        }
+        // Every slot taken has been sent, so all of them come back, and then the reader may go.
+        if sent.is_ok() {
+            let back = || freed.recv_timeout(ANSWER_TIMEOUT).is_ok();
+            let _ = (0..OPEN_LOOP_IN_FLIGHT).all(|_| back());
+        }
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        let outcome = reader.join().expect("the reader does not panic");
+        sent.and(outcome)
+    })
+}
+
+fn send_open_loop(
+    mut stream: &TcpStream,
+    shape: &SendShape,
+    rate_per_s: f64,
+    shared: &Shared,
+    sent_at_ns: &[AtomicU64],
+    freed: &mpsc::Receiver<usize>,
+) -> io::Result<()> {
+    process::sleep_precisely();
+    let mut frames = SendFrames::new(shape, OPEN_LOOP_IN_FLIGHT);
+    let interval_ns = 1e9 / rate_per_s;
+    let start_ns = shared.clock.now_ns();
+    let (mut sent, mut batch) = (0_u64, Vec::with_capacity(WRITE_PIECES_MAX));
+    let intended = |number: u64| start_ns + (number as f64 * interval_ns) as u64;
+    loop {
+        let now_ns = shared.clock.now_ns();
+        while batch.len() < WRITE_PIECES_MAX && intended(sent) <= now_ns {
+            if shared.take(1) == 0 {
+                return write_frames(&mut stream, &frames, &batch);
+            }
+            let slot = match freed.try_recv() {
+                Ok(slot) => slot,
+                Err(_) => {
+                    write_frames(&mut stream, &frames, &batch)?;
+                    batch.clear();
+                    freed.recv_timeout(ANSWER_TIMEOUT).map_err(|_| silent())?
+                }
+            };
+            let at_ns = intended(sent);
+            frames.renew(slot, shared.clock.wall_ms(at_ns), at_ns);
+            sent_at_ns[slot].store(at_ns, Relaxed);
+            batch.push(slot);
+            sent += 1;
+        }
+        write_frames(&mut stream, &frames, &batch)?;
+        batch.clear();
+        if shared.stop.load(Relaxed) {
+            return Ok(());
+        }
+        let wait_ns = intended(sent).saturating_sub(shared.clock.now_ns());
+        if wait_ns > 0 {
+            thread::sleep(Duration::from_nanos(wait_ns));
+        }
+    }
+}
+
+fn silent() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the server gave no answer for 30 s")
+}
+
+fn read_open_loop(
+    mut stream: &TcpStream,
+    shared: &Shared,
+    sent_at_ns: &[AtomicU64],
+    free: mpsc::Sender<usize>,
+) -> io::Result<Outcome> {
+    let mut answers = AnswerReader::new();
+    let mut outcome = Outcome::new();
+    loop {
+        match answers.fill(&mut stream) {
+            Ok(()) => {}
+            // The sender shuts the connection down after the last answer.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(outcome),
+            Err(_) if shared.stop.load(Relaxed) => return Ok(outcome),
+            Err(error) => return Err(error),
+        }
+        take_answers(&mut answers, &mut outcome, shared, sent_at_ns.len(), |slot| {
+            let at_ns = sent_at_ns[slot].load(Relaxed);
+            // The sender may have left already; then nobody needs the slot.
+            let _ = free.send(slot);
+            at_ns
+        })?;
+    }
+}
+
+/// Counts every complete answer; `finish` frees a slot and says when its message was intended.
+fn take_answers(
+    answers: &mut AnswerReader,
+    outcome: &mut Outcome,
+    shared: &Shared,
+    slots: usize,
+    mut finish: impl FnMut(usize) -> u64,
+) -> io::Result<()> {
+    let now_ns = shared.clock.now_ns();
+    let measure_from_ns = shared.measure_from_ns.load(Relaxed);
+    let (mut done, mut failed) = (0, 0);
+    while let Some(answer) = answers.next()? {
+        if !answer.response {
+            continue;
+        }
+        let slot = answer.opaque.wrapping_sub(OPAQUE_BASE) as usize;
+        if slot >= slots {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "answer to no request"));
+        }
+        let intended_ns = finish(slot);
+        if answer.code == 0 {
+            done += 1;
+        } else {
+            failed += 1;
+            *outcome.refusals.entry(answer.code).or_default() += 1;
+        }
+        if intended_ns >= measure_from_ns {
+            outcome.record(now_ns.saturating_sub(intended_ns));
+        }
+    }
+    shared.done.fetch_add(done, Relaxed);
+    shared.failed.fetch_add(failed, Relaxed);
+    Ok(())
+}
+
+/// Writes the frames of `slots` with as few calls as the kernel allows.
+fn write_frames(stream: &mut impl Write, frames: &SendFrames, slots: &[usize]) -> io::Result<()> {
+    for slots in slots.chunks(WRITE_PIECES_MAX) {
+        let mut pieces: Vec<_> =
+            slots.iter().map(|slot| IoSlice::new(frames.frame(*slot))).collect();
+        let mut pieces = &mut pieces[..];
+        while !pieces.is_empty() {
+            match stream.write_vectored(pieces) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => IoSlice::advance_slices(&mut pieces, bytes),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Rows of results, for people and for programs.
+//! Invariant: a row says in itself what was done, so that it can be read alone.
+//! Leaves measuring to `measure` and printing to `output`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{
+    load::Outcome,
+    measure::{Latency, Measured},
+    process::CallSource,
+};
+use crate::output::{Table, bytes_text, count_text, micros_text};
+
+/// One result.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
+    /// Short name: the command, or the scenario's id.
+    pub scenario: String,
+    /// What was done, with its parameters.
+    pub what: String,
+    #[serde(flatten)]
+    pub measured: Option<Measured>,
+    pub latency: Option<Latency>,
+    /// Answer codes other than success, with their counts.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refusals: BTreeMap<i32, u64>,
+    /// Further figures, each named with its unit.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
+}
+
+impl Row {
+    /// A row of a run with load.
+    pub(crate) fn of_load(
+        scenario: &str,
+        what: String,
+        measured: Measured,
+        outcome: &Outcome,
+    ) -> Self {
+        Self {
+            latency: Latency::of(outcome),
+            refusals: outcome.refusals.clone(),
+            measured: Some(measured),
+            ..Self::of_figures(scenario, what, [])
+        }
+    }
+
+    /// A row of single figures.
+    pub(crate) fn of_figures<const N: usize>(
+        scenario: &str,
+        what: String,
+        figures: [(&str, f64); N],
+    ) -> Self {
+        Self {
+            scenario: scenario.into(),
+            what,
+            measured: None,
+            latency: None,
+            refusals: BTreeMap::new(),
+            figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        }
+    }
+}
+
+/// The rows as a table, and below it how system calls were counted.
+pub(crate) fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new([
+        "SCENARIO", "WHAT", "RATE", "P50", "P99", "P99.9", "MAX", "CPU/MSG", "CALLS/MSG", "MEMORY",
+        "FAILED", "FIGURES",
+    ]);
+    for row in rows {
+        table.row(cells(row));
+    }
+    for note in notes(rows) {
+        table.note(note);
+    }
+    table
+}
+
+fn cells(row: &Row) -> [String; 12] {
+    let dash = || "-".to_owned();
+    let latency = |value: fn(&Latency) -> f64| {
+        row.latency.as_ref().map_or_else(dash, |latency| micros_text(value(latency)))
+    };
+    let server = row.measured.as_ref().and_then(|measured| measured.server);
+    let measured = |value: fn(&Measured) -> String| row.measured.as_ref().map_or_else(dash, value);
+    let figures = row.figures.iter().map(|(name, value)| format!("{name}={}", rounded(*value)));
+    let refusals = row.refusals.iter().map(|(code, count)| format!("code {code}: {count}"));
+    [
+        row.scenario.clone(),
+        row.what.clone(),
+        measured(|measured| format!("{}/s", count_text(measured.rate_per_s))),
+        latency(|latency| latency.p50_us),
+        latency(|latency| latency.p99_us),
+        latency(|latency| latency.p999_us),
+        latency(|latency| latency.max_us),
+        server.map_or_else(dash, |server| micros_text(server.cpu_us_per_message)),
+        server.map_or_else(dash, |server| rounded(server.calls_per_message)),
+        server.map_or_else(dash, |server| bytes_text(server.anonymous_bytes)),
+        measured(|measured| measured.failed.to_string()),
+        figures.chain(refusals).collect::<Vec<_>>().join(", "),
+    ]
+}
+
+fn rounded(value: f64) -> String {
+    if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+fn notes(rows: &[Row]) -> Vec<&'static str> {
+    let counted = |source| {
+        rows.iter().filter_map(|row| row.measured.as_ref()?.server).any(|server| {
+            server.calls_counted == source
+        })
+    };
+    let mut notes = Vec::new();
+    if counted(CallSource::AllByPerf) {
+        notes.push("CALLS/MSG: all system calls of the server, counted by perf.");
+    }
+    if counted(CallSource::FileReadsAndWrites) {
+        notes.push("CALLS/MSG: read and write calls from /proc/PID/io; socket calls are not counted.");
+    }
+    notes
+}

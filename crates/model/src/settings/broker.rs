@@ -1,0 +1,277 @@
+//! Settings of a broker: written by the operator and by `gantry standalone`, read once at start.
+//! Invariant: after `validate` every value lies in the range that its documentation names.
+//! Leaves what the values do to the broker.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Bytes, Duration, InvalidSetting, LogFormat, LogLevel, Setting, check_range, settings};
+use crate::{NameError, TopicName, limits};
+
+/// When a message is answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlushMode {
+    /// After it has reached the disk.
+    Sync,
+    /// As soon as it is written; the disk follows soon.
+    #[default]
+    Async,
+}
+
+impl Setting for FlushMode {}
+
+settings! {
+    /// Settings of one broker.
+    pub struct BrokerSettings {
+        /// RocketMQ cluster name; also the name of a system topic. Default DefaultCluster.
+        pub cluster_name: String = "DefaultCluster".into(),
+        /// RocketMQ broker name; also the name of a system topic. Default broker-a.
+        pub broker_name: String = "broker-a".into(),
+        /// Folder of log and views, used by one broker at a time. Default data.
+        pub data_dir: PathBuf = "data".into(),
+        /// Address on which it listens. Default 0.0.0.0, every address.
+        pub bind: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        /// Host name or address that clients connect to: routes, store hosts and message ids carry the
+        /// address that it resolves to. Default none, the bind address, which must then be a single one.
+        pub advertise: Option<String> = None,
+        /// Port of the remoting protocol; 0 takes any free one. Default 10911.
+        pub remoting_port: u16 = 10_911,
+        /// Whether the same service listens two ports below too, for clients that use the VIP channel.
+        /// Default true.
+        pub vip_channel: bool = true,
+        /// Port of the gRPC protocol; 0 takes any free one. Default 8081.
+        pub grpc_port: u16 = 8081,
+        /// Port of health and metrics; 0 takes any free one. Default 8080.
+        pub http_port: u16 = 8080,
+        /// Form of the log lines: text or json. Default text.
+        pub log_format: LogFormat = LogFormat::Text,
+        /// Least important lines that are logged: error, warn, info, debug or trace. Default info.
+        pub log_level: LogLevel = LogLevel::Info,
+        /// Name servers to register with, as host:port. Names are resolved again before each
+        /// registration, and a name with several addresses stands for all of them. Default none.
+        pub name_servers: Vec<String> = Vec::new(),
+        /// Time between two registrations. Default 30s, range 1s to 1m.
+        pub register_interval: Duration = Duration::from_secs(30),
+        /// When a message is answered: sync, after it has reached the disk, or async. Default async.
+        pub flush: FlushMode = FlushMode::Async,
+        /// Longest time that a byte stays off the disk with async flush. Default 500ms, range 1ms to 1m.
+        pub flush_interval: Duration = Duration::from_millis(500),
+        /// Bytes off the disk that trigger an early sync with async flush. Default 16Mi, range 64Ki to 1Gi.
+        pub dirty_bytes_max: Bytes = Bytes::mib(16),
+        /// Size of a log segment. Default 1Gi, range 16Mi to 4Gi.
+        pub segment_size: Bytes = Bytes::gib(1),
+        /// Age at which messages may go. Default 72h, range 1m to 36500d.
+        pub retention: Duration = Duration::from_hours(72),
+        /// Size of the log beyond which the oldest messages go, at least two segments. Default none.
+        pub retention_size: Option<Bytes> = None,
+        /// Memory for entries that wait for the views. Default 64Mi, range 1Mi to 4Gi.
+        pub ring_size: Bytes = Bytes::mib(64),
+        /// Memory of the views' block cache. Default 32Mi, range 1Mi to 64Gi.
+        pub view_cache_size: Bytes = Bytes::mib(32),
+        /// Memory of the views' write buffers. Default 64Mi, range 4Mi to 4Gi.
+        pub view_write_size: Bytes = Bytes::mib(64),
+        /// A group without an offset starts at 0 in a queue whose first message lies within the last so
+        /// many bytes of the log. Default 1Gi, range 0 to 1024Ti.
+        pub young_size: Bytes = Bytes::gib(1),
+        /// Whether a message to an unknown topic makes it from the template TBW102. Default true.
+        pub auto_create_topics: bool = true,
+        /// Queues of the template, so most queues of a topic made by its first message. Default 8,
+        /// range 1 to 1024.
+        pub auto_create_queues_max: u32 = 8,
+        /// Whether an unknown consumer group is made when it is first used. Default true.
+        pub auto_create_groups: bool = true,
+        /// Whether the topic of message traces exists. Default true.
+        pub trace_topic: bool = true,
+        /// Whether consumers of the lite pull kind are served. Default true.
+        pub lite_pull: bool = true,
+        /// Largest body of a message or a batch. Default 4Mi, range 1Ki to 15Mi.
+        pub body_size_max: Bytes = Bytes::new(limits::BODY_BYTES_MAX as u64),
+        /// Farthest due time of a timed message. Default 72h, range 1s to 30d.
+        pub timer_delay_max: Duration = Duration::from_hours(72),
+        /// Most pulls that wait for a message at a time. Default 100000, range 1 to 10000000.
+        pub held_pulls_max: u32 = 100_000,
+        /// Distance behind the end of the log from which a read is cold; cold reads have threads of their
+        /// own. Default 256Mi, range 1Mi to 1024Ti.
+        pub cold_read_distance: Bytes = Bytes::mib(256),
+        /// Most cold reads at a time. Default 4, range 1 to 64.
+        pub cold_reads_max: u32 = 4,
+        /// Most connections at a time, of both remoting ports together. Default 20000, range 1 to 1000000.
+        pub connections_max: u32 = 20_000,
+        /// Longest time that a stopping broker serves open connections. Default 500ms, range 0s to 10m.
+        pub drain: Duration = Duration::from_millis(500),
+    }
+}
+
+/// Why settings were refused; names the key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerSettingsError {
+    /// A value is out of its range.
+    #[error(transparent)]
+    Range(#[from] InvalidSetting),
+    /// A cluster or broker name cannot be a topic name, which it has to be as well.
+    #[error("{key} is {value:?}")]
+    Name {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        source: NameError,
+    },
+    /// The broker binds to a wildcard address and was not told what clients connect to.
+    #[error("bind is {bind}, every address: set advertise to the host that clients connect to")]
+    Advertise {
+        /// The bind address.
+        bind: IpAddr,
+    },
+    /// An item of the list of name servers is not `host:port`.
+    #[error("name_servers has {item:?}, expected host:port")]
+    NameServer {
+        /// The item.
+        item: String,
+    },
+    /// The VIP channel needs a port of its own two below.
+    #[error("remoting_port is {0}, with vip_channel it must be 0 or at least 3")]
+    VipPort(u16),
+}
+
+impl BrokerSettings {
+    /// Checks every setting once, at start, so that the broker may rely on them.
+    ///
+    /// # Errors
+    /// The first setting that is out of its range.
+    pub fn validate(&self) -> Result<(), BrokerSettingsError> {
+        self.validate_names()?;
+        if self.vip_channel && matches!(self.remoting_port, 1..=2) {
+            return Err(BrokerSettingsError::VipPort(self.remoting_port));
+        }
+        self.validate_times()?;
+        self.validate_sizes()?;
+        Ok(self.validate_counts()?)
+    }
+
+    /// Host that clients connect to.
+    pub fn advertised_host(&self) -> String {
+        self.advertise.clone().unwrap_or_else(|| self.bind.to_string())
+    }
+
+    /// Name servers as `host:port`. An item may hold several, separated by `;`, as RocketMQ writes them.
+    pub fn name_server_list(&self) -> impl Iterator<Item = &str> {
+        let items = self.name_servers.iter().flat_map(|item| item.split(';'));
+        items.map(str::trim).filter(|item| !item.is_empty())
+    }
+
+    fn validate_names(&self) -> Result<(), BrokerSettingsError> {
+        for (key, value) in
+            [("cluster_name", &self.cluster_name), ("broker_name", &self.broker_name)]
+        {
+            TopicName::new(value).map_err(|source| BrokerSettingsError::Name {
+                key,
+                value: value.clone(),
+                source,
+            })?;
+        }
+        let blank = self.advertise.as_ref().is_none_or(|host| host.trim().is_empty());
+        if blank && self.bind.is_unspecified() {
+            return Err(BrokerSettingsError::Advertise { bind: self.bind });
+        }
+        let wrong = |item: &&str| {
+            item.rsplit_once(':')
+                .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+        };
+        match self.name_server_list().find(wrong) {
+            Some(item) => Err(BrokerSettingsError::NameServer { item: item.into() }),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_times(&self) -> Result<(), InvalidSetting> {
+        let (millis, seconds) = (Duration::from_millis, Duration::from_secs);
+        check_range("register_interval", self.register_interval, seconds(1)..=seconds(60))?;
+        check_range("flush_interval", self.flush_interval, millis(1)..=seconds(60))?;
+        let century = Duration::from_hours(36_500 * 24);
+        check_range("retention", self.retention, seconds(60)..=century)?;
+        let month = Duration::from_hours(30 * 24);
+        check_range("timer_delay_max", self.timer_delay_max, seconds(1)..=month)?;
+        check_range("drain", self.drain, seconds(0)..=seconds(600))
+    }
+
+    fn validate_sizes(&self) -> Result<(), InvalidSetting> {
+        let (kib, mib, gib) = (Bytes::kib, Bytes::mib, Bytes::gib);
+        let any = gib(1 << 20);
+        check_range("dirty_bytes_max", self.dirty_bytes_max, kib(64)..=gib(1))?;
+        check_range("segment_size", self.segment_size, mib(16)..=gib(4))?;
+        let two_segments = Bytes::new(2 * self.segment_size.get());
+        let size = self.retention_size.unwrap_or(two_segments);
+        check_range("retention_size", size, two_segments..=any)?;
+        check_range("ring_size", self.ring_size, mib(1)..=gib(4))?;
+        check_range("view_cache_size", self.view_cache_size, mib(1)..=gib(64))?;
+        check_range("view_write_size", self.view_write_size, mib(4)..=gib(4))?;
+        check_range("young_size", self.young_size, kib(0)..=any)?;
+        check_range("body_size_max", self.body_size_max, kib(1)..=mib(15))?;
+        check_range("cold_read_distance", self.cold_read_distance, mib(1)..=any)
+    }
+
+    fn validate_counts(&self) -> Result<(), InvalidSetting> {
+        check_range("auto_create_queues_max", self.auto_create_queues_max, 1..=1024)?;
+        check_range("held_pulls_max", self.held_pulls_max, 1..=10_000_000)?;
+        check_range("cold_reads_max", self.cold_reads_max, 1..=64)?;
+        check_range("connections_max", self.connections_max, 1..=1_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> BrokerSettings {
+        BrokerSettings { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), ..BrokerSettings::default() }
+    }
+
+    #[test]
+    fn defaults_are_valid_once_clients_have_an_address() {
+        assert_eq!(settings().validate(), Ok(()));
+        let wildcard = BrokerSettings::default();
+        assert!(matches!(wildcard.validate(), Err(BrokerSettingsError::Advertise { .. })));
+        let advertised = BrokerSettings { advertise: Some("shop-broker-0".into()), ..wildcard };
+        assert_eq!(advertised.validate(), Ok(()));
+    }
+
+    #[test]
+    fn value_out_of_range_is_refused_by_its_key() {
+        let wrong = BrokerSettings { flush_interval: Duration::from_millis(0), ..settings() };
+        let text = wrong.validate().unwrap_err().to_string();
+        assert_eq!(text, "flush_interval is 0s, expected 1ms to 1m");
+        let wrong = BrokerSettings { retention_size: Some(Bytes::mib(1)), ..settings() };
+        assert!(wrong.validate().unwrap_err().to_string().contains("retention_size"));
+    }
+
+    #[test]
+    fn misspelt_key_is_refused_by_name() {
+        let error = serde_yaml::from_str::<BrokerSettings>("flush_intervall: 5s").unwrap_err();
+        assert!(error.to_string().contains("flush_intervall"), "{error}");
+    }
+
+    #[test]
+    fn name_server_without_a_port_is_refused_and_the_classic_form_is_read() {
+        let name_servers = vec!["a:1; b:2;".into(), "c:3".into()];
+        let list = BrokerSettings { name_servers, ..settings() };
+        assert_eq!(list.validate(), Ok(()));
+        assert_eq!(list.name_server_list().collect::<Vec<_>>(), ["a:1", "b:2", "c:3"]);
+        for wrong in ["a", ":1", "a:x", "a:70000"] {
+            let list = BrokerSettings { name_servers: vec![wrong.into()], ..settings() };
+            assert!(matches!(list.validate(), Err(BrokerSettingsError::NameServer { .. })));
+        }
+    }
+
+    #[test]
+    fn settings_survive_a_round_trip() {
+        let text = serde_yaml::to_string(&settings()).unwrap();
+        assert_eq!(serde_yaml::from_str::<BrokerSettings>(&text).unwrap(), settings());
+    }
+}

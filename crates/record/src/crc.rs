@@ -1,0 +1,109 @@
+//! CRC-32 (IEEE) of a record whose front is filled in last.
+//! Invariant: `combine(crc(a), crc(b), shift(b.len()))` is the CRC of `a` followed by `b`.
+//! Leaves the CRC of plain bytes to the `crc32fast` crate.
+//!
+//! A CRC is a remainder of polynomials over GF(2), bit-reflected: the top bit of a `u32` is x⁰.
+//! Appending n bytes multiplies the remainder of what was before by x^(8n), so a record's long tail
+//! is summed outside the log's lock and costs one multiplication inside it.
+
+/// The polynomial of CRC-32, reflected.
+const POLYNOMIAL: u32 = 0xEDB8_8320;
+/// x⁰, the one of the multiplication.
+const ONE: u32 = 1 << 31;
+/// x⁸, the shift by one byte.
+const BYTE: u32 = 1 << 23;
+
+/// `SHIFTS[k][n]` is x^(8·n·256^k): the shift by n bytes, by n times 256 bytes and so on.
+static SHIFTS: [[u32; 256]; 4] = shifts();
+
+/// CRC-32 of `bytes`.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}
+
+/// CRC-32 of the bytes summed in `crc`, followed by `bytes`.
+pub fn checksum_from(crc: u32, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(crc);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// The factor by which `bytes` further bytes move a remainder: x^(8·bytes).
+pub fn shift(bytes: u32) -> u32 {
+    let mut factor = SHIFTS[0][(bytes & 0xFF) as usize];
+    for (k, table) in SHIFTS.iter().enumerate().skip(1) {
+        let digit = (bytes >> (8 * k)) & 0xFF;
+        if digit != 0 {
+            factor = multiply(factor, table[digit as usize]);
+        }
+    }
+    factor
+}
+
+/// CRC-32 of `front` followed by `tail`, from their sums and `shift` of the tail's length.
+pub fn combine(front: u32, tail: u32, shift: u32) -> u32 {
+    multiply(shift, front) ^ tail
+}
+
+/// Product of two remainders modulo the polynomial. No branch depends on the values.
+const fn multiply(a: u32, mut b: u32) -> u32 {
+    let mut product = 0;
+    let mut bit = 32;
+    while bit > 0 {
+        bit -= 1;
+        product ^= b & ((a >> bit) & 1).wrapping_neg();
+        b = (b >> 1) ^ (POLYNOMIAL & (b & 1).wrapping_neg());
+    }
+    product
+}
+
+const fn shifts() -> [[u32; 256]; 4] {
+    let mut tables = [[ONE; 256]; 4];
+    let mut step = BYTE;
+    let mut k = 0;
+    while k < 4 {
+        let mut n = 1;
+        while n < 256 {
+            tables[k][n] = multiply(tables[k][n - 1], step);
+            n += 1;
+        }
+        step = multiply(tables[k][255], step);
+        k += 1;
+    }
+    tables
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn shift_by_large_counts_is_the_product_of_its_parts() {
+        for (a, b) in [(1_u32, 255_u32), (255, 1), (70_000, 3), (1 << 24, 1 << 30), (0, 5)] {
+            assert_eq!(multiply(shift(a), shift(b)), shift(a + b), "{a} + {b}");
+        }
+        assert_eq!(shift(0), ONE);
+    }
+
+    #[test]
+    fn combine_agrees_with_crc32fast_across_table_borders() {
+        let bytes: Vec<u8> = (0..70_000_u32).map(|i| (i * 31 % 251) as u8).collect();
+        for tail in [0, 1, 255, 256, 257, 65_535, 65_536, 69_999] {
+            let (front, back) = bytes.split_at(bytes.len() - tail);
+            let both = combine(checksum(front), checksum(back), shift(tail as u32));
+            assert_eq!(both, crc32fast::hash(&bytes), "{tail}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn combine_is_the_sum_over_both_parts(front: Vec<u8>, middle: Vec<u8>, tail: Vec<u8>) {
+            let whole = [front.clone(), middle.clone(), tail.clone()].concat();
+            let head = checksum_from(checksum(&front), &middle);
+            let sum = combine(head, checksum(&tail), shift(tail.len() as u32));
+            prop_assert_eq!(sum, crc32fast::hash(&whole));
+        }
+    }
+}

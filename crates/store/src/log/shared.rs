@@ -1,0 +1,264 @@
+//! The part of the log that readers, the syncing thread and the writer share.
+//! Invariant: `start <= synced <= written`, each only grows; a sync covers segments in order, and once one has failed
+//! nothing is synced or appended any more.
+//! Leaves writing to `LogWriter`.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use bytes::BytesMut;
+use gantry_model::PhysicalOffset;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::{
+    ReadError, SegmentInfo, Stopped, StoreId, SyncError,
+    files::Files,
+    reader::{RecordCursor, Walker},
+    segment::Segment,
+};
+
+/// The shared side of the log. Clones are the same log.
+#[derive(Clone)]
+pub struct Log(pub(super) Arc<Shared>);
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log")
+            .field("start", &self.start())
+            .field("synced", &self.synced())
+            .field("written", &self.written())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) struct Shared {
+    pub(super) files: Arc<dyn Files>,
+    pub(super) dir: PathBuf,
+    pub(super) store_id: StoreId,
+    /// Ordered by base; the last one may be the one being written.
+    pub(super) segments: RwLock<Vec<Arc<Segment>>>,
+    pub(super) start: AtomicU64,
+    pub(super) written: AtomicU64,
+    synced: AtomicU64,
+    /// Store time of the last record.
+    pub(super) last_time_ms: AtomicU64,
+    /// Whether a name of a segment may not survive a crash yet.
+    pub(super) is_dir_dirty: AtomicBool,
+    stopped: OnceLock<Stopped>,
+    is_led: Mutex<bool>,
+    sync_ended: Condvar,
+}
+
+impl Shared {
+    pub(super) fn new(
+        files: Arc<dyn Files>,
+        dir: PathBuf,
+        store_id: StoreId,
+        segments: Vec<Arc<Segment>>,
+        end: u64,
+        last_time_ms: u64,
+    ) -> Self {
+        let start = segments.first().map_or(end, |segment| segment.base);
+        Self {
+            files,
+            dir,
+            store_id,
+            segments: RwLock::new(segments),
+            start: AtomicU64::new(start),
+            written: AtomicU64::new(end),
+            synced: AtomicU64::new(end),
+            last_time_ms: AtomicU64::new(last_time_ms),
+            is_dir_dirty: AtomicBool::new(false),
+            stopped: OnceLock::new(),
+            is_led: Mutex::new(false),
+            sync_ended: Condvar::new(),
+        }
+    }
+
+    pub(super) fn check_running(&self) -> Result<(), Stopped> {
+        self.stopped.get().map_or(Ok(()), |stopped| Err(stopped.clone()))
+    }
+
+    /// Stops the log for good. The first cause stays.
+    pub(super) fn stop(&self, cause: Stopped) -> Stopped {
+        self.stopped.get_or_init(|| cause).clone()
+    }
+
+    fn segment_at(&self, at: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read();
+        let after = segments.partition_point(|segment| segment.base <= at);
+        segments[..after].last().filter(|segment| at < segment.end()).cloned()
+    }
+
+    /// Syncs everything that is written when it looks. One thread at a time.
+    fn sync_now(&self) -> Result<(), Stopped> {
+        self.check_running()?;
+        let (from, to) = (self.synced.load(Ordering::Acquire), self.written.load(Ordering::Acquire));
+        if from >= to {
+            return Ok(());
+        }
+        if self.is_dir_dirty.swap(false, Ordering::AcqRel) {
+            self.files
+                .sync_dir(&self.dir)
+                .map_err(|source| self.stop(Stopped::new("sync folder", &self.dir, source)))?;
+        }
+        let dirty: Vec<_> = self.segments.read().iter().filter(|s| s.end() > from && s.base < to).cloned().collect();
+        for segment in dirty {
+            segment
+                .file
+                .sync_data()
+                .map_err(|source| self.stop(Stopped::new("sync", &segment.path, source)))?;
+        }
+        self.synced.store(to, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Log {
+    /// First position that is there.
+    pub fn start(&self) -> PhysicalOffset {
+        PhysicalOffset(self.0.start.load(Ordering::Acquire))
+    }
+
+    /// Everything before was handed to the system.
+    pub fn written(&self) -> PhysicalOffset {
+        PhysicalOffset(self.0.written.load(Ordering::Acquire))
+    }
+
+    /// Everything before survives a crash.
+    pub fn synced(&self) -> PhysicalOffset {
+        PhysicalOffset(self.0.synced.load(Ordering::Acquire))
+    }
+
+    /// Store time of the last record, in milliseconds since 1970.
+    pub fn last_time_ms(&self) -> u64 {
+        self.0.last_time_ms.load(Ordering::Acquire)
+    }
+
+    /// Which store the log belongs to.
+    pub fn store_id(&self) -> StoreId {
+        self.0.store_id
+    }
+
+    /// The failure that stopped the log, if one did.
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.0.stopped.get().cloned()
+    }
+
+    /// Makes everything that is written at the time of the call survive a crash, and says up to where.
+    ///
+    /// Blocks. Of concurrent callers one syncs for all: those whose bytes it covers return with it, of the others one
+    /// leads the next. After a failure the log is stopped; the sync is not tried again, since the system may have
+    /// dropped what it could not write.
+    pub fn sync(&self) -> Result<PhysicalOffset, SyncError> {
+        let target = self.written();
+        let mut is_led = self.0.is_led.lock();
+        loop {
+            if self.synced() >= target {
+                return Ok(self.synced());
+            }
+            self.0.check_running()?;
+            if *is_led {
+                self.0.sync_ended.wait(&mut is_led);
+                continue;
+            }
+            *is_led = true;
+            drop(is_led);
+            let outcome = self.0.sync_now();
+            is_led = self.0.is_led.lock();
+            *is_led = false;
+            self.0.sync_ended.notify_all();
+            outcome?;
+        }
+    }
+
+    /// Appends `bytes` bytes from `position` on to `out`. They are not verified; on error `out` is as before.
+    pub fn read(
+        &self,
+        position: PhysicalOffset,
+        bytes: usize,
+        out: &mut BytesMut,
+    ) -> Result<(), ReadError> {
+        let before = out.len();
+        // Checked before memory is taken: the size may come from a damaged place.
+        self.check_range(position, bytes)?;
+        out.resize(before + bytes, 0);
+        let outcome = self.read_into(position, &mut out[before..]);
+        if outcome.is_err() {
+            out.truncate(before);
+        }
+        outcome
+    }
+
+    /// Fills `out` with the bytes from `position` on. They are not verified.
+    pub fn read_into(&self, position: PhysicalOffset, out: &mut [u8]) -> Result<(), ReadError> {
+        let segment = self.check_range(position, out.len())?;
+        let read = segment.file.read_at(out, position.0 - segment.base).map_err(|source| {
+            ReadError::Io { path: segment.path.clone(), position, source }
+        })?;
+        // A segment that was given up meanwhile may hold other bytes by now.
+        self.check_start(position)?;
+        if read < out.len() {
+            let position = position.plus(read as u64);
+            return Err(ReadError::Truncated { path: segment.path.clone(), position });
+        }
+        Ok(())
+    }
+
+    fn check_start(&self, position: PhysicalOffset) -> Result<(), ReadError> {
+        let start = self.start();
+        if position < start { Err(ReadError::BelowStart { position, start }) } else { Ok(()) }
+    }
+
+    fn check_range(
+        &self,
+        position: PhysicalOffset,
+        bytes: usize,
+    ) -> Result<Arc<Segment>, ReadError> {
+        self.check_start(position)?;
+        let bytes = bytes as u64;
+        let end = position.0.saturating_add(bytes);
+        self.0
+            .segment_at(position.0)
+            .filter(|segment| end <= segment.end() && end <= self.written().0)
+            .ok_or(ReadError::OutOfRange { position, bytes })
+    }
+
+    /// Walks the verified records from `from`, a record's position, up to `to`, which is at most `written`.
+    ///
+    /// A `from` before the log's start is taken for the start. Segments that are given up while the cursor is used read
+    /// as damage: compare with `start`.
+    pub fn records(&self, from: PhysicalOffset, to: PhysicalOffset) -> RecordCursor {
+        let segments = self.0.segments.read().clone();
+        let from = segments.first().map_or(from.0, |first| from.0.max(first.base));
+        let limit = to.0.min(self.written().0);
+        RecordCursor::new(Walker::new(segments, limit, Some(self.store_id())), from)
+    }
+
+    /// All segments, oldest first.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let written = self.written().0;
+        let segments = self.0.segments.read();
+        let sealed = segments.len().saturating_sub(1);
+        let infos = segments.iter().enumerate().map(|(index, segment)| {
+            let is_sealed = index < sealed || written >= segment.end();
+            segment.info(is_sealed, written.max(segment.base))
+        });
+        infos.collect()
+    }
+
+    /// Bytes that the segments' files take, those that wait to be used again left out.
+    pub fn file_bytes(&self) -> u64 {
+        self.0.segments.read().iter().map(|segment| segment.capacity).sum()
+    }
+
+    /// Bytes that the file system has left for the log.
+    pub fn free_space(&self) -> std::io::Result<u64> {
+        self.0.files.free_space(&self.0.dir)
+    }
+}

@@ -1,0 +1,248 @@
+//! Keys and values of the views.
+//!
+//! ```text
+//! queue   topic u32 | queue u32 | queue offset u64  →  position u64 | size u32 | tag hash i64 | store time u64
+//! timer   due time u64 | position u64               →  target topic u32 (0xFFFF_FFFF: none)
+//! offset  topic u32 | queue u32 | group             →  next offset u64
+//! meta    'A'                                       →  applied position u64
+//!         'C'                                       →  counters (a state entry)
+//!         'T' topic u32                             →  topic definition (a state entry)
+//!         'G' group                                 →  group definition (a state entry)
+//!         'Q' topic u32 | queue u32                 →  next queue offset u64
+//! ```
+//!
+//! Invariant: integers are big-endian, so that the order of keys is the order of numbers.
+//! Leaves state entries to `state`.
+
+use std::ops::Range;
+
+use gantry_model::{PhysicalOffset, QueueId, QueueOffset, TopicId};
+
+use super::{View, ViewError};
+
+/// Key of the applied position, in `meta`.
+pub const APPLIED: &[u8] = b"A";
+/// Key of the counters, in `meta`.
+pub const COUNTERS: &[u8] = b"C";
+/// Beyond every key.
+pub const END: &[u8] = &[0xFF; 32];
+/// Target of a timer whose topic does not exist.
+const NO_TOPIC: u32 = u32::MAX;
+
+/// Where a record is, and what is needed to choose it without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Its first byte in the log.
+    pub position: PhysicalOffset,
+    /// Its length in bytes.
+    pub size: u32,
+    /// Hash of its tag, 0 without one.
+    pub tag_hash: i64,
+    /// When it was stored, in milliseconds since 1970.
+    pub store_time_ms: u64,
+}
+
+impl Entry {
+    /// First byte behind the record.
+    pub fn end(&self) -> PhysicalOffset {
+        self.position.plus(self.size.into())
+    }
+}
+
+/// Bytes of an encoded entry.
+pub const ENTRY_BYTES: usize = 28;
+
+/// Key of a queue's entry.
+pub fn queue_key(topic: TopicId, queue: QueueId, offset: QueueOffset) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&queue_prefix(topic, queue));
+    key[8..].copy_from_slice(&offset.0.to_be_bytes());
+    key
+}
+
+/// What the keys of one queue begin with.
+pub fn queue_prefix(topic: TopicId, queue: QueueId) -> [u8; 8] {
+    let mut key = [0; 8];
+    key[..4].copy_from_slice(&topic.0.to_be_bytes());
+    key[4..].copy_from_slice(&queue.0.to_be_bytes());
+    key
+}
+
+/// Offset in a queue's key.
+pub fn decode_queue_key(key: &[u8]) -> Result<(TopicId, QueueId, QueueOffset), ViewError> {
+    let malformed = || malformed(View::Queue, key);
+    let key: &[u8; 16] = key.try_into().map_err(|_| malformed())?;
+    Ok((TopicId(u32_at(key, 0)), QueueId(u32_at(key, 4)), QueueOffset(u64_at(key, 8))))
+}
+
+/// Value of a queue's entry.
+pub fn encode_entry(entry: &Entry) -> [u8; ENTRY_BYTES] {
+    let mut value = [0; ENTRY_BYTES];
+    value[..8].copy_from_slice(&entry.position.0.to_be_bytes());
+    value[8..12].copy_from_slice(&entry.size.to_be_bytes());
+    value[12..20].copy_from_slice(&entry.tag_hash.to_be_bytes());
+    value[20..].copy_from_slice(&entry.store_time_ms.to_be_bytes());
+    value
+}
+
+/// Entry in a queue's value.
+pub fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry, ViewError> {
+    if value.len() != ENTRY_BYTES {
+        return Err(malformed(View::Queue, key));
+    }
+    Ok(Entry {
+        position: PhysicalOffset(u64_at(value, 0)),
+        size: u32_at(value, 8),
+        tag_hash: u64_at(value, 12) as i64,
+        store_time_ms: u64_at(value, 20),
+    })
+}
+
+/// Key of a timer.
+pub fn timer_key(due_ms: u64, position: PhysicalOffset) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&due_ms.to_be_bytes());
+    key[8..].copy_from_slice(&position.0.to_be_bytes());
+    key
+}
+
+/// Due time and position in a timer's key.
+pub fn decode_timer_key(key: &[u8]) -> Result<(u64, PhysicalOffset), ViewError> {
+    if key.len() != 16 {
+        return Err(malformed(View::Timer, key));
+    }
+    Ok((u64_at(key, 0), PhysicalOffset(u64_at(key, 8))))
+}
+
+/// Value of a timer.
+pub fn encode_timer_target(target: Option<TopicId>) -> [u8; 4] {
+    target.map_or(NO_TOPIC, |topic| topic.0).to_be_bytes()
+}
+
+/// Topic in a timer's value.
+pub fn decode_timer_target(key: &[u8], value: &[u8]) -> Result<Option<TopicId>, ViewError> {
+    let bytes = value.try_into().map_err(|_| malformed(View::Timer, key))?;
+    Ok(Some(u32::from_be_bytes(bytes)).filter(|id| *id != NO_TOPIC).map(TopicId))
+}
+
+/// Key of a consumer offset.
+pub fn offset_key(topic: TopicId, queue: QueueId, group: &str) -> Vec<u8> {
+    [&queue_prefix(topic, queue)[..], group.as_bytes()].concat()
+}
+
+/// Topic, queue and group in the key of a consumer offset.
+pub fn decode_offset_key(key: &[u8]) -> Result<(TopicId, QueueId, &str), ViewError> {
+    let malformed = || malformed(View::Offset, key);
+    let (numbers, group) = key.split_at_checked(8).ok_or_else(malformed)?;
+    let group = std::str::from_utf8(group).map_err(|_| malformed())?;
+    Ok((TopicId(u32_at(numbers, 0)), QueueId(u32_at(numbers, 4)), group))
+}
+
+/// Key of a topic's definition.
+pub fn topic_key(topic: TopicId) -> [u8; 5] {
+    let [a, b, c, d] = topic.0.to_be_bytes();
+    [b'T', a, b, c, d]
+}
+
+/// Key of a group's definition.
+pub fn group_key(group: &str) -> Vec<u8> {
+    [b"G", group.as_bytes()].concat()
+}
+
+/// Key of a queue's next offset.
+pub fn next_key(topic: TopicId, queue: QueueId) -> [u8; 9] {
+    let mut key = [b'Q'; 9];
+    key[1..].copy_from_slice(&queue_prefix(topic, queue));
+    key
+}
+
+/// Topic and queue in the key of a next offset.
+pub fn decode_next_key(key: &[u8]) -> Result<(TopicId, QueueId), ViewError> {
+    if key.len() != 9 {
+        return Err(malformed(View::Meta, key));
+    }
+    Ok((TopicId(u32_at(key, 1)), QueueId(u32_at(key, 5))))
+}
+
+/// Number of 8 bytes that is a whole value.
+pub fn decode_u64(view: View, key: &[u8], value: &[u8]) -> Result<u64, ViewError> {
+    let bytes = value.try_into().map_err(|_| malformed(view, key))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// Position that is a whole value.
+pub fn decode_position(value: &[u8]) -> Result<PhysicalOffset, ViewError> {
+    decode_u64(View::Meta, APPLIED, value).map(PhysicalOffset)
+}
+
+/// Keys of a topic in the views whose keys begin with a topic id.
+pub fn topic_range(topic: TopicId) -> Range<Vec<u8>> {
+    prefix_range(&topic.0.to_be_bytes())
+}
+
+/// All keys that begin with `prefix`.
+pub fn prefix_range(prefix: &[u8]) -> Range<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return prefix.to_vec()..end;
+        }
+    }
+    prefix.to_vec()..END.to_vec()
+}
+
+/// Error for an entry that cannot have been written.
+pub fn malformed(view: View, key: &[u8]) -> ViewError {
+    ViewError::Malformed { view: view.name(), key: key.to_vec() }
+}
+
+// Both callers have checked the length of `bytes`.
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn keys_sort_as_their_numbers(a: (u32, u32, u64), b: (u32, u32, u64)) {
+            let key = |(t, q, o)| queue_key(TopicId(t), QueueId(q), QueueOffset(o));
+            prop_assert_eq!(key(a).cmp(&key(b)), a.cmp(&b));
+        }
+
+        #[test]
+        fn entries_round_trip(position: u64, size: u32, tag_hash: i64, store_time_ms: u64) {
+            let position = PhysicalOffset(position);
+            let entry = Entry { position, size, tag_hash, store_time_ms };
+            prop_assert_eq!(decode_entry(&[], &encode_entry(&entry)).unwrap(), entry);
+        }
+
+        #[test]
+        fn malformed_values_are_errors_and_never_panic(key: Vec<u8>, value: Vec<u8>) {
+            let _ = decode_entry(&key, &value);
+            let _ = decode_timer_key(&key);
+            let _ = decode_timer_target(&key, &value);
+            let _ = decode_offset_key(&key);
+            let _ = decode_queue_key(&key);
+            let _ = decode_next_key(&key);
+            let _ = decode_position(&value);
+        }
+
+        #[test]
+        fn prefix_range_holds_exactly_the_keys_with_the_prefix(
+            prefix in prop::collection::vec(any::<u8>(), 1..4),
+            key in prop::collection::vec(any::<u8>(), 0..6),
+        ) {
+            let range = prefix_range(&prefix);
+            prop_assert_eq!(range.contains(&key), key.starts_with(&prefix));
+        }
+    }
+}

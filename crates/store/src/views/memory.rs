@@ -1,0 +1,135 @@
+//! Views in memory: ordered maps with explicit flush points, for simulation and crash-state tests.
+//! Invariant: a crash leaves exactly what the last flush saw, as with the store on disk.
+//! Leaves speed to the other implementation.
+
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, Range},
+};
+
+use parking_lot::RwLock;
+
+use super::{Direction, Op, Snapshot, Step, View, ViewBatch, ViewError, ViewRead, ViewStore, Visit};
+
+type Table = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Debug, Clone, Default)]
+struct Tables {
+    tables: [Table; View::ALL.len()],
+}
+
+impl Tables {
+    fn of(&self, view: View) -> &Table {
+        &self.tables[view as usize]
+    }
+
+    fn apply(&mut self, op: Op<'_>) {
+        match op {
+            Op::Put(view, key, value) => {
+                self.tables[view as usize].insert(key.to_vec(), value.to_vec());
+            }
+            Op::Delete(view, key) => {
+                self.tables[view as usize].remove(key);
+            }
+            Op::DeleteRange(view, from, to) => {
+                self.tables[view as usize].retain(|key, _| !(from..to).contains(&key.as_slice()));
+            }
+        }
+    }
+}
+
+/// Views that live in memory.
+#[derive(Debug, Default)]
+pub struct MemoryViews {
+    live: RwLock<Tables>,
+    flushed: RwLock<Tables>,
+}
+
+impl MemoryViews {
+    /// Empty views.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The views that a crash at this moment would leave.
+    #[must_use]
+    pub fn after_crash(&self) -> Self {
+        let flushed = self.flushed.read().clone();
+        Self { live: RwLock::new(flushed.clone()), flushed: RwLock::new(flushed) }
+    }
+}
+
+impl ViewRead for Tables {
+    fn get(&self, view: View, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
+        Ok(self.of(view).get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        view: View,
+        keys: Range<&[u8]>,
+        direction: Direction,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ViewError> {
+        if keys.start >= keys.end {
+            return Ok(());
+        }
+        let bounds = (Bound::Included(keys.start), Bound::Excluded(keys.end));
+        let mut entries = self.of(view).range::<[u8], _>(bounds);
+        loop {
+            let entry = match direction {
+                Direction::Forward => entries.next(),
+                Direction::Backward => entries.next_back(),
+            };
+            match entry {
+                Some((key, value)) if visit(key, value) == Step::Next => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+impl ViewRead for MemoryViews {
+    fn get(&self, view: View, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
+        self.live.read().get(view, key)
+    }
+
+    fn scan(
+        &self,
+        view: View,
+        keys: Range<&[u8]>,
+        direction: Direction,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ViewError> {
+        self.live.read().scan(view, keys, direction, visit)
+    }
+}
+
+impl ViewStore for MemoryViews {
+    fn apply(&self, batch: &ViewBatch) -> Result<(), ViewError> {
+        let mut live = self.live.write();
+        batch.ops().for_each(|op| live.apply(op));
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), ViewError> {
+        *self.flushed.write() = self.live.read().clone();
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Snapshot<'_> {
+        Box::new(self.live.read().clone())
+    }
+
+    fn clear(&self) -> Result<(), ViewError> {
+        *self.live.write() = Tables::default();
+        *self.flushed.write() = Tables::default();
+        Ok(())
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let live = self.live.read();
+        let entries = live.tables.iter().flatten();
+        entries.map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+}

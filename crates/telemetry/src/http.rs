@@ -1,0 +1,204 @@
+//! The HTTP port: `/healthz`, `/readyz` and `/metrics`.
+//! Invariant: `/healthz` answers whenever the process can answer at all; stopping waits for no client beyond a bound.
+//! Leaves what is ready and what is measured to `Telemetry`.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+use crate::Telemetry;
+
+/// Content type of Prometheus' text form.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Time between two moves of samples into buckets: bounds what an unscraped process holds.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest wait for open requests when the server stops.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Why the HTTP port does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The address cannot be bound.
+    #[error("listen on {addr} for HTTP")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The running HTTP port. Dropping it stops it at once; [`HttpServer::stop`] lets open requests end.
+pub struct HttpServer {
+    addr: SocketAddr,
+    stop: oneshot::Sender<()>,
+    serving: Abort,
+    _upkeep: Abort,
+}
+
+/// Ends its task when it is dropped.
+struct Abort(JoinHandle<()>);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Telemetry {
+    /// Serves health and metrics on `addr`; port 0 takes any free one.
+    pub async fn serve(&self, addr: SocketAddr) -> Result<HttpServer, HttpError> {
+        let bind = |source| HttpError::Bind { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(bind)?;
+        let addr = listener.local_addr().map_err(bind)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let router = router(self.clone());
+        let serving = tokio::spawn(async move {
+            let served = axum::serve(listener, router).with_graceful_shutdown(async {
+                // The sender's end, used or dropped, means the same.
+                let _ = stopped.await;
+            });
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the HTTP port stopped serving");
+            }
+        });
+        let upkeep = tokio::spawn(upkeep(self.clone()));
+        Ok(HttpServer { addr, stop, serving: Abort(serving), _upkeep: Abort(upkeep) })
+    }
+}
+
+impl HttpServer {
+    /// The address that it listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Takes no more requests and waits, for at most two seconds, until the open ones are answered.
+    pub async fn stop(mut self) {
+        // Fails when the server has ended by itself, and then there is nothing to stop.
+        let _ = self.stop.send(());
+        if tokio::time::timeout(STOP_WAIT_MAX, &mut self.serving.0).await.is_err() {
+            tracing::warn!("HTTP requests were cut off after {STOP_WAIT_MAX:?}");
+        }
+    }
+}
+
+async fn upkeep(telemetry: Telemetry) {
+    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        telemetry.upkeep();
+    }
+}
+
+fn router(telemetry: Telemetry) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(telemetry)
+}
+
+async fn readyz(State(telemetry): State<Telemetry>) -> Response {
+    let report = telemetry.ready();
+    let status = if report.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, report.to_string()).into_response()
+}
+
+async fn metrics(State(telemetry): State<Telemetry>) -> Response {
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], telemetry.render_metrics()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    /// Status line and body of one request.
+    async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn ready_only_when_every_component_is_and_healthy_all_along() {
+        let telemetry = Telemetry::new().unwrap();
+        let nameserver = telemetry.add_state("nameserver", "waits for broker shop-0");
+        telemetry.add_check("broker", || Err("recovers".into()));
+        let broker_fixed = telemetry.add_state("disk", "full");
+        let server = telemetry.serve(ANY_PORT).await.unwrap();
+        let (status, body) = get(server.addr(), "/readyz").await;
+        assert_eq!(status, 503);
+        assert_eq!(
+            body,
+            "not ready\nnameserver: waits for broker shop-0\nbroker: recovers\ndisk: full\n"
+        );
+        assert_eq!(get(server.addr(), "/healthz").await, (200, "ok\n".into()));
+        nameserver.set_ready();
+        broker_fixed.set_ready();
+        assert_eq!(get(server.addr(), "/readyz").await.0, 503);
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn process_without_failing_checks_is_ready() {
+        let telemetry = Telemetry::new().unwrap();
+        let state = telemetry.add_state("x", "starts");
+        state.set_ready();
+        let server = telemetry.serve(ANY_PORT).await.unwrap();
+        assert_eq!(get(server.addr(), "/readyz").await, (200, "ready\nx: ok\n".into()));
+        state.set_not_ready("stops");
+        assert_eq!(get(server.addr(), "/readyz").await.0, 503);
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn scrape_runs_hooks_and_shows_the_process() {
+        let telemetry = Telemetry::new().unwrap();
+        telemetry.on_scrape(Box::new(|| ::metrics::gauge!("hook_test").set(7.0)));
+        ::metrics::histogram!("wait_test_seconds").record(0.003);
+        let server = telemetry.serve(ANY_PORT).await.unwrap();
+        let (status, body) = get(server.addr(), "/metrics").await;
+        assert_eq!(status, 200);
+        for expected in [
+            "hook_test 7",
+            "wait_test_seconds_bucket{le=\"0.005\"} 1",
+            "process_resident_memory_bytes ",
+            "process_anonymous_memory_bytes ",
+            "process_cpu_seconds_total ",
+            "process_open_fds ",
+        ] {
+            assert!(body.contains(expected), "{expected} in {body}");
+        }
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn stopped_server_frees_its_port_and_a_taken_port_is_named() {
+        let telemetry = Telemetry::new().unwrap();
+        let server = telemetry.serve(ANY_PORT).await.unwrap();
+        let addr = server.addr();
+        let error = telemetry.serve(addr).await.err().unwrap().to_string();
+        assert!(error.contains(&addr.to_string()), "{error}");
+        server.stop().await;
+        telemetry.serve(addr).await.unwrap().stop().await;
+    }
+}
