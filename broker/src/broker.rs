@@ -3,13 +3,7 @@
 //! and nothing that was answered is lost by stopping.
 //! Leaves what a broker does to the services.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use gantry_model::{
     NameError,
@@ -29,9 +23,7 @@ use crate::{
     metrics::Metrics,
     registration::{Registration, resolve_advertised},
     remoting::Front,
-    services::{
-        Services, clock::Clock, groups::GroupError, topics::TopicError,
-    },
+    services::{Services, clock::Clock, groups::GroupError, topics::TopicError},
     upkeep::Upkeep,
 };
 
@@ -39,6 +31,8 @@ use crate::{
 const VIP_DISTANCE: u16 = 2;
 /// Tries to find two free ports at that distance, when any free ones will do.
 const PORT_TRIES: usize = 50;
+/// Time that servers get beyond the drain to end by themselves.
+const SERVER_SLACK: Duration = Duration::from_secs(2);
 /// How often held pulls are looked through for those whose time is up.
 const HOLD_TICK: Duration = Duration::from_millis(100);
 
@@ -109,6 +103,8 @@ pub struct Addresses {
     pub remoting: SocketAddr,
     /// The same, for clients that use the VIP channel.
     pub vip: Option<SocketAddr>,
+    /// The gRPC protocol.
+    pub grpc: SocketAddr,
 }
 
 /// Starts brokers.
@@ -139,9 +135,11 @@ impl Broker {
         let ready = telemetry.add_state("broker", "the log is not recovered yet");
         let settings = Arc::new(settings);
         let (listener, vip_listener) = listen(&settings).await?;
+        let grpc_listener = bind(&settings, settings.grpc_port, "gRPC").await?;
         let addresses = Addresses {
             remoting: local(&listener)?,
             vip: vip_listener.as_ref().map(local).transpose()?,
+            grpc: local(&grpc_listener)?,
         };
         let services = open(Arc::clone(&settings), addresses.remoting.port()).await?;
         let upkeep = Upkeep::start(&services).map_err(StartError::Threads)?;
@@ -154,6 +152,7 @@ impl Broker {
         for listener in [Some(listener), vip_listener].into_iter().flatten() {
             servers.spawn(server.clone().serve(listener, stopped.clone()));
         }
+        servers.spawn(serve_grpc(grpc_listener, Arc::clone(&services), stopped));
         let (unregister, unregistered) = watch::channel(false);
         let registration = Registration::new(Arc::clone(&services), addresses.remoting.port());
         let registration = tokio::spawn(registration.run(unregistered));
@@ -164,7 +163,7 @@ impl Broker {
         let lifecycle = Arc::clone(&services.lifecycle);
         telemetry.add_check("log", move || lifecycle.ready());
         ready.set_ready();
-        tracing::info!(remoting = %addresses.remoting, "broker serves");
+        tracing::info!(remoting = %addresses.remoting, grpc = %addresses.grpc, "broker serves");
         Ok(RunningBroker {
             services,
             addresses,
@@ -206,10 +205,7 @@ impl RunningBroker {
         services.holds.stop();
         self.holds.abort();
         shutdown.send_replace(true);
-        let mut servers = self.servers;
-        while let Some(ended) = servers.join_next().await {
-            ended?;
-        }
+        end_servers(self.servers, services.settings.drain.as_std() + SERVER_SLACK).await?;
         tokio::task::spawn_blocking(move || {
             upkeep.stop();
             services.store.close(services.clock.now())
@@ -235,7 +231,7 @@ async fn open(settings: Arc<BrokerSettings>, port: u16) -> Result<Arc<Services>,
         tracing::info!(
             records_replayed = report.records_replayed,
             views_rebuilt = report.views_rebuilt,
-            bytes_cut = report.bytes_cut,
+            cut_at = report.cut_at.map(|position| position.0),
             damaged = report.damage.len(),
             "store opened"
         );
@@ -320,6 +316,31 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
         what: "its own address",
         source,
     })
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    services: Arc<Services>,
+    stopped: watch::Receiver<bool>,
+) {
+    if let Err(error) = crate::grpc::serve(listener, services, stopped).await {
+        tracing::error!(%error, "the gRPC port ended");
+    }
+}
+
+/// Waits until the servers have ended, and ends those that take too long.
+async fn end_servers(mut servers: JoinSet<()>, patience: Duration) -> Result<(), StopError> {
+    let ended = tokio::time::timeout(patience, async {
+        while let Some(ended) = servers.join_next().await {
+            ended?;
+        }
+        Ok(())
+    });
+    if let Ok(ended) = ended.await {
+        return ended;
+    }
+    servers.shutdown().await;
+    Ok(())
 }
 
 async fn expire_holds(services: Arc<Services>) {

@@ -3,6 +3,7 @@
 //! Services do the work, front doors translate, `broker` wires both and owns the threads.
 
 mod broker;
+mod grpc;
 mod metrics;
 mod registration;
 mod remoting;

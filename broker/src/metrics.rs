@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use gantry_model::{RETRY_PREFIX, is_system_group};
+use gantry_model::{Permission, RETRY_PREFIX, is_system_group};
 use metrics::{Label, counter, gauge};
 
 use crate::{remoting::RemotingCounters, services::Services};
@@ -83,10 +83,8 @@ impl Metrics {
 
     fn store(&self) {
         let status = self.services.store.status();
-        let labels = self.labels([
-            ("storage_type", "local".into()),
-            ("storage_medium", "disk".into()),
-        ]);
+        let labels =
+            self.labels([("storage_type", "local".into()), ("storage_medium", "disk".into())]);
         let behind = |front: u64, back: u64| front.saturating_sub(back) as f64;
         let values = [
             ("rocketmq_storage_size", status.log_bytes as f64),
@@ -102,16 +100,17 @@ impl Metrics {
         }
         gauge!("rocketmq_topic_number", self.common()).set(status.topics as f64);
         gauge!("rocketmq_consumer_group_number", self.common()).set(status.groups as f64);
-        gauge!("rocketmq_broker_permission", self.common()).set(6.0);
+        let writable = self.services.lifecycle.ready().is_ok();
+        let permission = if writable { Permission::READ_WRITE.0 } else { Permission::READ };
+        gauge!("rocketmq_broker_permission", self.common()).set(f64::from(permission));
     }
 
     fn tables(&self) {
         let Services { members, holds, .. } = &*self.services;
         gauge!("gantry_pulls_held", self.common()).set(holds.len() as f64);
         for group in members.consumer_group_names() {
-            let online = members.with_consumer_group(&group, |group| {
-                group.map_or(0, |group| group.members.len())
-            });
+            let online = members
+                .with_consumer_group(&group, |group| group.map_or(0, |group| group.members.len()));
             let labels = self.labels([
                 ("consumer_group", group.to_string()),
                 ("protocol_type", "remoting".into()),

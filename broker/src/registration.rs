@@ -1,6 +1,6 @@
 //! Registration: tells every name server which topics this broker has, and where it is.
-//! Invariant: each name server hears of the whole table at start and every interval, and of changes at once;
-//! one that is down is tried again each time and logged once.
+//! Invariant: each name server hears of the whole table when it is reached first and every interval, and of changes
+//! at once; one that is down is tried again each time and logged once.
 //! Leaves routes to the name servers. Source: RocketMQ remoting, request codes 103, 104.
 
 use std::{
@@ -11,13 +11,25 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::future::{join_all, select_all};
+use gantry_model::TopicName;
 use gantry_remoting::{
     Command, RequestCode, ResponseCode,
     client::{CallError, Channel, ChannelSettings, ConnectError, RefuseRequests},
+    command::{
+        data_version::DataVersion,
+        nameserver::{BrokerIdentity, RegisterBroker},
+        register::RegisterBody,
+        topics::TopicTable,
+    },
+    json::JsonBody,
 };
-use serde::Serialize;
-use tokio::{net::lookup_host, sync::watch, time::sleep};
+use gantry_store::Topic;
+use tokio::{
+    net::lookup_host,
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 
 use crate::services::Services;
 
@@ -25,6 +37,8 @@ use crate::services::Services;
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time for saying good-bye to all of them.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time between two tries to reach a name server that is down.
+const RETRY: Duration = Duration::from_secs(1);
 /// Least time between two registrations, so that many changes make few of them.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Topics in one registration: at about 150 bytes each far below the frame limit of 16 MiB.
@@ -41,35 +55,18 @@ enum RegisterError {
     Refused { code: ResponseCode, remark: String },
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Body<'a> {
-    filter_server_list: [&'a str; 0],
-    topic_config_serialize_wrapper: Wrapper<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Wrapper<'a> {
-    data_version: Version,
-    mapping_data_version: Version,
-    topic_config_table: BTreeMap<&'a str, &'a gantry_model::TopicConfig>,
-    topic_queue_mapping_detail_map: BTreeMap<&'a str, ()>,
-    topic_queue_mapping_info_map: BTreeMap<&'a str, ()>,
-}
-
-#[derive(Clone, Copy, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Version {
-    counter: u64,
-    state_version: u64,
-    timestamp: u64,
-}
-
 struct NameServer {
     channel: Option<Channel>,
     /// Whether it answered last time; unknown at first.
     up: Option<bool>,
+}
+
+/// What to tell name servers.
+struct News {
+    /// The whole table, for those that may not know it.
+    whole: Vec<Command>,
+    /// The topics that changed, for those that know the rest; `None`: tell everybody everything.
+    changed: Option<Vec<Command>>,
 }
 
 /// The task that registers.
@@ -90,15 +87,22 @@ impl Registration {
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut changes = self.services.changes.subscribe();
         let interval = self.services.settings.register_interval.as_std();
+        let mut whole_due = Instant::now();
         loop {
             let change = *changes.borrow_and_update();
-            self.register_all().await;
+            let topics = self.services.changes.take();
+            let whole = Instant::now() >= whole_due;
+            if whole {
+                whole_due = Instant::now() + interval;
+            }
+            self.register_all((!whole).then_some(topics)).await;
             self.services.changes.note_announced(change);
             sleep(PAUSE).await;
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
                 _ = changes.changed() => {}
-                () = sleep(interval) => {}
+                () = sleep_until(whole_due) => {}
+                () = self.trouble() => {}
             }
         }
         if tokio::time::timeout(UNREGISTER_TIMEOUT, self.unregister_all()).await.is_err() {
@@ -106,15 +110,52 @@ impl Registration {
         }
     }
 
-    async fn register_all(&mut self) {
+    /// Returns when a name server closed its connection, or when it is time to try one that is down.
+    async fn trouble(&self) {
+        let channels = self.servers.values().filter_map(|server| server.channel.as_ref());
+        let closed: Vec<_> = channels.map(|channel| Box::pin(channel.closed())).collect();
+        let any_down = self.servers.len() != closed.len() || !self.unresolved.is_empty();
+        let retry = if any_down { RETRY } else { Duration::MAX };
+        let closed = async {
+            if closed.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            select_all(closed).await;
+        };
+        tokio::select! {
+            () = sleep(retry) => {}
+            () = closed => {}
+        }
+    }
+
+    /// Tells everybody of the `changed` topics, or of all.
+    async fn register_all(&mut self, changed: Option<BTreeSet<TopicName>>) {
         self.resolve_own_host().await;
         self.resolve_servers().await;
-        let requests = self.register_requests();
+        if self.servers.is_empty() {
+            return;
+        }
+        let news = self.news(changed);
         let each = self.servers.iter_mut().map(|(address, server)| {
-            let requests = &requests;
-            async move { server.tell(*address, requests).await }
+            let news = &news;
+            async move {
+                let known = news.changed.as_ref().filter(|_| server.knows_the_rest());
+                server.tell(*address, known.unwrap_or(&news.whole)).await;
+            }
         });
         join_all(each).await;
+    }
+
+    fn news(&self, changed: Option<BTreeSet<TopicName>>) -> News {
+        let topics = &self.services.topics;
+        let changed = changed.map(|names| {
+            let found: Vec<_> = names.iter().filter_map(|name| topics.get(name)).collect();
+            self.register_requests(&found)
+        });
+        let needs_whole =
+            changed.is_none() || self.servers.values().any(|server| !server.knows_the_rest());
+        let whole = if needs_whole { self.register_requests(&topics.all()) } else { Vec::new() };
+        News { whole, changed }
     }
 
     /// The advertised host may have another address than before.
@@ -152,52 +193,52 @@ impl Registration {
         }
     }
 
-    fn register_requests(&self) -> Vec<Command> {
-        let topics = self.services.topics.all();
+    fn register_requests(&self, topics: &[Arc<Topic>]) -> Vec<Command> {
         let version = self.services.store.topics_version();
-        let data_version = Version {
-            counter: version.counter,
-            state_version: version.state_version,
-            timestamp: version.timestamp_ms,
+        let data_version = DataVersion {
+            counter: version.counter as i64,
+            state_version: version.state_version as i64,
+            timestamp: version.timestamp_ms as i64,
         };
-        let chunks = topics.chunks(TOPICS_MAX);
-        chunks
-            .map(|topics| {
-                let table = topics.iter().map(|topic| (topic.name().as_str(), &topic.config));
-                let wrapper = Wrapper {
-                    data_version,
-                    mapping_data_version: Version::default(),
-                    topic_config_table: table.collect(),
-                    topic_queue_mapping_detail_map: BTreeMap::new(),
-                    topic_queue_mapping_info_map: BTreeMap::new(),
-                };
-                let body =
-                    Body { filter_server_list: [], topic_config_serialize_wrapper: wrapper };
-                self.register_request(gantry_remoting::json::to_json(&body))
-            })
-            .collect()
+        let each = topics.chunks(TOPICS_MAX).map(|topics| {
+            let entry = |topic: &Arc<Topic>| (topic.name().to_string(), topic.config.clone());
+            let topic_config_table = topics.iter().map(entry).collect();
+            let table = TopicTable { data_version, topic_config_table, ..TopicTable::default() };
+            let body =
+                RegisterBody { topic_config_serialize_wrapper: table, ..RegisterBody::default() };
+            self.register_request(body.to_json())
+        });
+        each.collect()
     }
 
     fn register_request(&self, body: Bytes) -> Command {
-        let crc = gantry_record::crc::checksum(&body) & 0x7FFF_FFFF;
-        self.with_identity(Command::request(RequestCode::REGISTER_BROKER))
-            .with_ext("haServerAddr", "")
-            .with_ext("compressed", "false")
-            .with_ext("bodyCrc32", crc.to_string())
-            .with_body(body)
+        let settings = &self.services.settings;
+        let header = RegisterBroker {
+            broker_name: &settings.broker_name,
+            broker_addr: &self.services.store_host.get().to_string(),
+            cluster_name: &settings.cluster_name,
+            ha_server_addr: Some(""),
+            broker_id: 0,
+            compressed: Some(false),
+            body_crc32: Some(gantry_record::crc::checksum(&body) & 0x7FFF_FFFF),
+            ..RegisterBroker::default()
+        };
+        Command::request(RequestCode::REGISTER_BROKER).with_header(&header).with_body(body)
     }
 
-    fn with_identity(&self, command: Command) -> Command {
+    fn unregister_request(&self) -> Command {
         let settings = &self.services.settings;
-        command
-            .with_ext("brokerName", settings.broker_name.as_str())
-            .with_ext("brokerAddr", self.services.store_host.get().to_string())
-            .with_ext("clusterName", settings.cluster_name.as_str())
-            .with_ext("brokerId", "0")
+        let header = BrokerIdentity {
+            broker_name: &settings.broker_name,
+            broker_addr: &self.services.store_host.get().to_string(),
+            cluster_name: &settings.cluster_name,
+            broker_id: 0,
+        };
+        Command::request(RequestCode::UNREGISTER_BROKER).with_header(&header)
     }
 
     async fn unregister_all(&mut self) {
-        let request = [self.with_identity(Command::request(RequestCode::UNREGISTER_BROKER))];
+        let request = [self.unregister_request()];
         let each = self.servers.iter_mut().filter(|(_, server)| server.up == Some(true)).map(
             |(address, server)| {
                 let request = &request;
@@ -209,6 +250,11 @@ impl Registration {
 }
 
 impl NameServer {
+    /// Whether it was told of everything over the connection that is open.
+    fn knows_the_rest(&self) -> bool {
+        self.up == Some(true) && self.channel.as_ref().is_some_and(|channel| !channel.is_closed())
+    }
+
     async fn tell(&mut self, address: SocketAddr, requests: &[Command]) {
         let result = self.try_tell(address, requests).await;
         let up = result.is_ok();

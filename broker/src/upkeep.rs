@@ -22,6 +22,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two runs of the slow upkeep: 10 s.
 const TICKS_PER_UPKEEP: u32 = 10;
 
+/// What a thread does until it is told to stop.
+type Body = fn(&Services, &Stop);
+
 /// The running threads.
 pub(crate) struct Upkeep {
     services: Arc<Services>,
@@ -49,7 +52,7 @@ impl Upkeep {
     pub(crate) fn start(services: &Arc<Services>) -> io::Result<Self> {
         let stop = Arc::new(Stop::default());
         let mut upkeep = Self { services: Arc::clone(services), stop, threads: Vec::new() };
-        let bodies: [(&str, fn(&Services, &Stop)); 5] = [
+        let bodies: [(&str, Body); 5] = [
             ("gantry-commit", |services, _| services.commits.run()),
             ("gantry-flush", flush),
             ("gantry-views", apply),
@@ -68,7 +71,7 @@ impl Upkeep {
         Ok(upkeep)
     }
 
-    fn spawn(&self, name: &str, body: fn(&Services, &Stop)) -> io::Result<JoinHandle<()>> {
+    fn spawn(&self, name: &str, body: Body) -> io::Result<JoinHandle<()>> {
         let (services, stop) = (Arc::clone(&self.services), Arc::clone(&self.stop));
         thread::Builder::new().name(name.into()).spawn(move || body(&services, &stop))
     }
@@ -139,7 +142,10 @@ fn tend(services: &Services, stop: &Stop) {
     while !stop.is_set() {
         stop.tick.wait(TICK);
         let now = services.clock.now();
-        if let Err(error) = services.offsets.write_staged(now) {
+        // A log that has stopped was reported once, and takes no offsets either.
+        if !services.lifecycle.has_failed()
+            && let Err(error) = services.offsets.write_staged(now)
+        {
             services.lifecycle.note_append_error(&error);
             failed(services, "write of staged offsets", &error);
         }

@@ -9,7 +9,7 @@ use gantry_remoting::{
     HeaderView, ReplyTo, ResponseCode,
     server::{Answers, Connection},
 };
-use gantry_store::Now;
+use gantry_store::{Now, Ticket};
 
 use super::{Shared, refusal::Refusal};
 use crate::services::Services;
@@ -62,6 +62,21 @@ impl Call<'_, '_> {
             Ok(()) => self.success(),
             Err(refusal) => self.refuse(&refusal),
         }
+    }
+
+    /// Answers success when the ticket is confirmed, now or later, after `then` has run.
+    pub(crate) fn confirmed(&mut self, ticket: Ticket, then: impl FnOnce() + Send + 'static) {
+        let commits = &self.shared.services.commits;
+        if commits.is_confirmed(ticket) {
+            then();
+            return self.success();
+        }
+        let commits = Arc::clone(commits);
+        self.end_later(async move {
+            commits.confirmed(ticket).await?;
+            then();
+            Ok(())
+        });
     }
 
     /// Runs `work` on a task of its own and answers success or its refusal when it ends.

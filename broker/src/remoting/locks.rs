@@ -5,29 +5,15 @@
 use gantry_model::{GroupName, QueueId, TopicName};
 use gantry_remoting::{
     ResponseCode,
-    json::{MessageQueue, from_json, to_json},
+    command::lock::{LockAnswer, LockRequest},
+    json::{JsonBody, MessageQueue},
 };
-use serde::{Deserialize, Serialize};
 
 use super::{Call, Refusal};
 use crate::services::locks::NamedQueue;
 
 /// Most queues in one request: more than a client can hold of a topic.
 const QUEUES_MAX: usize = 100_000;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct LockRequest {
-    client_id: Option<String>,
-    consumer_group: Option<String>,
-    mq_set: Option<Vec<MessageQueue>>,
-}
-
-#[derive(Serialize)]
-struct LockAnswer<'a> {
-    #[serde(rename = "lockOKMQSet")]
-    held: Vec<&'a MessageQueue>,
-}
 
 struct Checked {
     client_id: String,
@@ -43,8 +29,9 @@ pub(super) fn lock(call: &mut Call<'_, '_>) {
         Ok(Checked { client_id, group, queues, names }) => {
             let locks = &call.services().locks;
             let held = locks.lock(&group, &client_id, &names, call.now.monotonic_ms);
-            let held = queues.iter().zip(held).filter(|(_, held)| *held).map(|(queue, _)| queue);
-            call.success_with_body(&to_json(&LockAnswer { held: held.collect() }));
+            let held = queues.into_iter().zip(held).filter(|(_, held)| *held);
+            let locked = held.map(|(queue, _)| queue).collect();
+            call.success_with_body(&LockAnswer { locked }.to_json());
         }
     }
 }
@@ -58,18 +45,16 @@ pub(super) fn unlock(call: &mut Call<'_, '_>) {
 }
 
 fn decode(call: &Call<'_, '_>) -> Result<Checked, Refusal> {
-    let request: LockRequest = from_json(call.body)
-        .map_err(|error| Refusal::of(ResponseCode::SYSTEM_ERROR, &error))?;
-    let invalid = |error: &dyn std::error::Error| Refusal::of(ResponseCode::INVALID_PARAMETER, error);
-    let group = GroupName::new(request.consumer_group.as_deref().unwrap_or_default())
-        .map_err(|error| invalid(&error))?;
-    let queues = request.mq_set.unwrap_or_default();
+    let request = LockRequest::from_json(call.body)?;
+    let group = GroupName::new(&request.consumer_group)
+        .map_err(|error| Refusal::of(ResponseCode::INVALID_PARAMETER, &error))?;
+    let queues = request.mq_set;
     if queues.len() > QUEUES_MAX {
         let remark = format!("{} queues in one request, the limit is {QUEUES_MAX}", queues.len());
         return Err(Refusal::new(ResponseCode::INVALID_PARAMETER, remark));
     }
     let names = queues.iter().map(named).collect::<Result<_, _>>()?;
-    Ok(Checked { client_id: request.client_id.unwrap_or_default(), group, queues, names })
+    Ok(Checked { client_id: request.client_id, group, queues, names })
 }
 
 fn named(queue: &MessageQueue) -> Result<NamedQueue, Refusal> {

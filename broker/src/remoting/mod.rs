@@ -6,7 +6,6 @@
 mod admin;
 mod call;
 mod client;
-mod fields;
 mod locks;
 mod offsets;
 mod pull;
@@ -21,7 +20,6 @@ use gantry_remoting::{
     RequestCode,
     server::{Answers, Connection, Counters, Request, Service},
 };
-use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Semaphore};
 
@@ -52,17 +50,11 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     /// Permits for cold reads.
     pub(crate) cold_reads: Arc<Semaphore>,
-    connections: Mutex<HashMap<u64, Arc<Connection>>>,
     outgoing: Mutex<Vec<Outgoing>>,
     buffers: Mutex<Vec<BytesMut>>,
 }
 
 impl Shared {
-    /// The open connection of a client, for requests that the broker sends to it.
-    pub(crate) fn connection(&self, owner: Owner) -> Option<Arc<Connection>> {
-        self.connections.lock().get(&owner.0).cloned()
-    }
-
     fn take_outgoing(&self) -> Outgoing {
         self.outgoing.lock().pop().unwrap_or_default()
     }
@@ -105,7 +97,6 @@ impl Front {
                 services,
                 runtime,
                 cold_reads,
-                connections: Mutex::default(),
                 outgoing: Mutex::default(),
                 buffers: Mutex::default(),
             }),
@@ -156,13 +147,8 @@ impl Service for Front {
         requests.drain(..taken);
     }
 
-    fn opened(&self, connection: &Arc<Connection>) {
-        self.shared.connections.lock().insert(connection.id(), Arc::clone(connection));
-    }
-
     fn closed(&self, connection: &Arc<Connection>) {
         let owner = Owner(connection.id());
-        self.shared.connections.lock().remove(&connection.id());
         self.shared.services.holds.forget(owner);
         self.shared.services.members.closed(owner);
     }

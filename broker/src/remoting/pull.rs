@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use gantry_remoting::{
     HeaderError, HeaderView, ReplyTo, RequestCode, ResponseCode,
+    command::pull::{self as command, pull_flag},
     server::{Answers, Connection},
 };
 use gantry_store::{QueueRead, ReadError, ReadStatus};
@@ -18,12 +19,8 @@ use crate::services::{
     pull::{Pull, PullRequest},
 };
 
-/// Bit of `sysFlag`: commit an offset on the way.
-const COMMIT: i32 = 1;
-/// Bit of `sysFlag`: the pull may be held.
-const SUSPEND: i32 = 2;
-/// Bit of `sysFlag`: the request carries the subscription.
-const SUBSCRIPTION: i32 = 4;
+/// Broker id of the primary: no replica serves reads, so every reader is sent there.
+const PRIMARY: u64 = 0;
 /// Longest time that a pull is held, whatever it asks for.
 const SUSPEND_MS_MAX: u64 = 600_000;
 
@@ -59,7 +56,7 @@ fn try_pull(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
         Ok::<_, ReadError>(read)
     })?;
     match wishes.suspend_ms {
-        Some(suspend_ms) if pull.may_wait(read.status) => hold(call, pull, suspend_ms),
+        Some(suspend_ms) if pull.may_wait(read.status) => hold(call, &pull, suspend_ms),
         _ => Ok(()),
     }
 }
@@ -90,7 +87,7 @@ fn read_cold(call: &Call<'_, '_>, pull: Pull) {
 }
 
 /// Holds the pull until a message arrives, its time is up or the broker stops.
-fn hold(call: &mut Call<'_, '_>, pull: Pull, suspend_ms: u64) -> Result<(), Refusal> {
+fn hold(call: &mut Call<'_, '_>, pull: &Pull, suspend_ms: u64) -> Result<(), Refusal> {
     let services = &call.shared.services;
     let queue = pull.queue_key();
     let held = Held {
@@ -103,10 +100,10 @@ fn hold(call: &mut Call<'_, '_>, pull: Pull, suspend_ms: u64) -> Result<(), Refu
     };
     let id = match services.holds.park(held) {
         Ok(id) => id,
-        Err(TooMany(_)) => return answer_unheld(call, &pull),
+        Err(TooMany(_)) => return answer_unheld(call, pull),
     };
     services.counters.held_pulls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    if services.pulls.has_news(&pull)?
+    if services.pulls.has_news(pull)?
         && let Some(held) = services.holds.take(queue, id)
     {
         (held.wake)(Wake::Arrived);
@@ -164,18 +161,18 @@ fn write_answer(
         ReadStatus::Empty => 0,
         _ => read.next.0,
     };
-    let mut writer = answers
-        .begin_with_remark(reply, code, remark)
-        .ext_number("suggestWhichBrokerId", pull.group.broker_id)
-        .ext_number("nextBeginOffset", next)
-        .ext_number("minOffset", read.min.0)
-        .ext_number("maxOffset", read.max.0);
-    if pull.topic.config.topic_sys_flag != 0 {
-        writer = writer.ext_number("topicSysFlag", pull.topic.config.topic_sys_flag);
-    }
-    if pull.group.group_sys_flag != 0 {
-        writer = writer.ext_number("groupSysFlag", pull.group.group_sys_flag);
-    }
+    let present = |flag: i32| Some(flag).filter(|flag| *flag != 0);
+    let answer = command::PullAnswer {
+        suggested_broker_id: PRIMARY,
+        next_begin_offset: next as i64,
+        min_offset: read.min.0 as i64,
+        max_offset: read.max.0 as i64,
+        topic_sys_flag: present(pull.topic.config.topic_sys_flag as i32),
+        group_sys_flag: present(pull.group.group_sys_flag),
+        offset_delta: None,
+        forbidden_type: None,
+    };
+    let writer = answers.begin_with_remark(reply, code, remark).header(&answer);
     writer.body(if code == ResponseCode::SUCCESS { messages } else { &[] });
 }
 
@@ -195,26 +192,23 @@ fn outcome(status: ReadStatus, offset: i64) -> (ResponseCode, &'static str) {
 }
 
 fn decode<'r>(view: &'r HeaderView<'_>) -> Result<(PullRequest<'r>, Wishes), HeaderError> {
-    let fields = super::fields::Fields(view);
-    let sys_flag: i32 = fields.number("sysFlag")?;
-    let expression = fields.optional_text("subscription").unwrap_or_default();
-    let kind = fields.optional_text("expressionType");
-    let commit = fields.number("commitOffset")?;
-    let suspend_ms: i64 = fields.number("suspendTimeoutMillis")?;
+    let fields: command::PullRequest<'r> = view.fields()?;
+    let flag = |bit| fields.sys_flag & bit != 0;
+    let expression = (fields.subscription.unwrap_or_default(), fields.expression_type);
     let request = PullRequest {
-        group: fields.text("consumerGroup")?,
-        topic: fields.text("topic")?,
-        queue: fields.number("queueId")?,
-        offset: fields.number("queueOffset")?,
-        messages_max: fields.number("maxMsgNums")?,
-        bytes_max: fields.optional("maxMsgBytes")?,
-        subscription: (sys_flag & SUBSCRIPTION != 0).then_some((expression, kind)),
-        version: fields.number("subVersion")?,
+        group: fields.consumer_group,
+        topic: fields.topic,
+        queue: fields.queue_id,
+        offset: fields.queue_offset,
+        messages_max: fields.max_messages,
+        bytes_max: fields.max_bytes,
+        subscription: flag(pull_flag::SUBSCRIPTION).then_some(expression),
+        version: fields.sub_version,
         lite: view.request_code() == RequestCode::LITE_PULL_MESSAGE,
     };
     let wishes = Wishes {
-        commit: (sys_flag & COMMIT != 0).then_some(commit),
-        suspend_ms: (sys_flag & SUSPEND != 0).then_some(suspend_ms.max(0) as u64),
+        commit: flag(pull_flag::COMMIT_OFFSET).then_some(fields.commit_offset),
+        suspend_ms: flag(pull_flag::SUSPEND).then_some(fields.suspend_timeout_ms.max(0) as u64),
     };
     Ok((request, wishes))
 }

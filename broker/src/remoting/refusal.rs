@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use gantry_remoting::{HeaderError, ResponseCode};
+use gantry_remoting::{HeaderError, ResponseCode, json::BodyError};
 use gantry_store::{AppendError, ReadError};
 
 use crate::services::{
@@ -71,7 +71,10 @@ impl From<&AppendError> for Refusal {
         let refusal = Self::of(code, error);
         match code {
             ResponseCode::SYSTEM_BUSY => Self {
-                remark: format!("[OVERLOAD]system busy, start flow control for a while: {}", refusal.remark),
+                remark: format!(
+                    "[OVERLOAD]system busy, start flow control for a while: {}",
+                    refusal.remark
+                ),
                 ..refusal
             },
             ResponseCode::SERVICE_NOT_AVAILABLE => {
@@ -85,6 +88,12 @@ impl From<&AppendError> for Refusal {
 impl From<HeaderError> for Refusal {
     fn from(error: HeaderError) -> Self {
         Self::of(ResponseCode::INVALID_PARAMETER, &error)
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        Self::of(ResponseCode::SYSTEM_ERROR, &error)
     }
 }
 
@@ -118,7 +127,9 @@ impl From<GroupError> for Refusal {
             GroupError::Name(_) | GroupError::System { .. } => {
                 Self::of(ResponseCode::INVALID_PARAMETER, &error)
             }
-            GroupError::Unknown { .. } => Self::of(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, &error),
+            GroupError::Unknown { .. } => {
+                Self::of(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, &error)
+            }
             GroupError::Append { source, .. } => source.into(),
         }
     }
@@ -132,8 +143,12 @@ impl From<SendError> for Refusal {
             SendError::Group(error) => error.into(),
             SendError::Append(error) => (&error).into(),
             SendError::Unavailable { .. } => Self::of(Code::SERVICE_NOT_AVAILABLE, &error),
-            SendError::Reserved { .. } | SendError::Transaction => Self::of(Code::NO_PERMISSION, &error),
-            SendError::Queue { .. } | SendError::Name(_) => Self::of(Code::INVALID_PARAMETER, &error),
+            SendError::Reserved { .. } | SendError::Transaction => {
+                Self::of(Code::NO_PERMISSION, &error)
+            }
+            SendError::Queue { .. } | SendError::Name(_) => {
+                Self::of(Code::INVALID_PARAMETER, &error)
+            }
             SendError::BodyTooLarge { .. }
             | SendError::PropertiesTooLarge { .. }
             | SendError::Batch(_)
@@ -154,7 +169,9 @@ impl From<SendBackError> for Refusal {
             SendBackError::Topic(error) => error.into(),
             // The client then sends the message to the retry topic itself.
             SendBackError::Append(ref source) => Self::of(Code::SYSTEM_ERROR, source),
-            SendBackError::GroupUnknown { .. } => Self::of(Code::SUBSCRIPTION_GROUP_NOT_EXIST, &error),
+            SendBackError::GroupUnknown { .. } => {
+                Self::of(Code::SUBSCRIPTION_GROUP_NOT_EXIST, &error)
+            }
             SendBackError::Forbidden { .. } => Self::of(Code::NO_PERMISSION, &error),
             SendBackError::NotFound { .. }
             | SendBackError::Read { .. }
@@ -173,7 +190,9 @@ impl From<PullError> for Refusal {
             PullError::LitePullDisabled => Self::of(Code::NO_PERMISSION, &error).forbidden(1),
             PullError::GroupDisabled { .. } => Self::of(Code::NO_PERMISSION, &error).forbidden(2),
             PullError::TopicUnreadable { .. } => Self::of(Code::NO_PERMISSION, &error).forbidden(3),
-            PullError::BroadcastDisabled { .. } => Self::of(Code::NO_PERMISSION, &error).forbidden(4),
+            PullError::BroadcastDisabled { .. } => {
+                Self::of(Code::NO_PERMISSION, &error).forbidden(4)
+            }
             PullError::Queue { .. } => Self::of(Code::INVALID_PARAMETER, &error),
             PullError::Filter(_) => Self::of(Code::SUBSCRIPTION_PARSE_FAILED, &error),
             PullError::NotOnline { .. } | PullError::NotSubscribed { .. } => {

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use super::{Call, Refusal, fields::Fields, send::VERSION_WITH_ATTEMPTS};
+use gantry_remoting::command::send_back::SendBack;
+
+use super::{Call, Refusal, send::VERSION_WITH_ATTEMPTS};
 use crate::services::{outbox::Outbox, retry::SendBackRequest};
 
 /// Answers 36.
@@ -17,29 +19,21 @@ pub(super) fn send_back(call: &mut Call<'_, '_>) {
 fn try_send_back(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
     let services = &call.shared.services;
     services.lifecycle.check_accepting()?;
-    let fields = Fields(call.view);
-    let attempts_max = fields.optional("maxReconsumeTimes")?;
+    let fields: SendBack<'_> = call.view.fields()?;
+    let attempts_max = fields.max_reconsume_times;
     let request = SendBackRequest {
-        group: fields.text("group")?,
-        position: fields.number("offset")?,
-        delay_level: fields.number("delayLevel")?,
+        group: fields.group,
+        position: fields.offset,
+        delay_level: fields.delay_level,
         reconsume_times_max: attempts_max.filter(|_| call.view.version >= VERSION_WITH_ATTEMPTS),
     };
     let mut outbox = Outbox::default();
-    let Some(ticket) = services.sends.send_back(request, &mut outbox, call.now)? else {
-        call.success();
-        return Ok(());
-    };
-    if services.commits.is_confirmed(ticket) {
-        services.sends.tell_of(&outbox);
-        call.success();
-        return Ok(());
+    match services.sends.send_back(request, &mut outbox, call.now)? {
+        None => call.success(),
+        Some(ticket) => {
+            let services = Arc::clone(services);
+            call.confirmed(ticket, move || services.sends.tell_of(&outbox));
+        }
     }
-    let services = Arc::clone(services);
-    call.end_later(async move {
-        services.commits.confirmed(ticket).await?;
-        services.sends.tell_of(&outbox);
-        Ok(())
-    });
     Ok(())
 }

@@ -5,20 +5,22 @@
 
 use std::{fmt::Write, net::SocketAddr, sync::Arc};
 
-use gantry_model::{PhysicalOffset, properties::{MSG_REGION, TRACE_ON}};
+use gantry_model::{
+    PhysicalOffset,
+    properties::{MSG_REGION, TRACE_ON},
+};
 use gantry_remoting::{
     HeaderError, HeaderView, ReplyTo, RequestCode, ResponseCode,
+    command::send as command,
     server::{Answers, Connection},
 };
 use gantry_store::{Now, Ticket};
 
-use super::{
-    Call, Refusal, Shared,
-    call::send,
-};
+use super::{Call, Refusal, Shared, call::send};
 use crate::services::{
     commit::CommitError,
     compose::REGION,
+    hold::Owner,
     send::{Accepted, Outgoing, SendRequest},
 };
 
@@ -119,7 +121,8 @@ impl<'a> SendRun<'a> {
         let arrivals = outgoing.outbox().arrivals();
         let first_due_ms = outgoing.outbox().first_due_ms();
         let (shared, connection) = (Arc::clone(self.shared), Arc::clone(self.connection));
-        self.shared.services.commits.when_confirmed(ticket, move |confirmed| {
+        let owner = Owner(self.connection.id());
+        self.shared.services.commits.lead_or_wait(owner, ticket, move |confirmed| {
             match confirmed {
                 Ok(()) => send(&connection, &late),
                 Err(error) => send(&connection, &failed(&replies, error)),
@@ -132,7 +135,9 @@ impl<'a> SendRun<'a> {
 fn failed(replies: &[ReplyTo], error: CommitError) -> Answers {
     let refusal = Refusal::from(error);
     let mut answers = Answers::new();
-    replies.iter().for_each(|reply| write_refusal(&mut answers, *reply, &refusal));
+    for reply in replies {
+        write_refusal(&mut answers, *reply, &refusal);
+    }
     answers
 }
 
@@ -149,13 +154,16 @@ fn write_success(
     let outbox = outgoing.outbox();
     let first = outbox.placed(accepted.messages.start);
     let ids = ids.text(accepted.messages.clone().map(|index| outbox.placed(index).position));
-    let writer = answers
-        .begin(reply, ResponseCode::SUCCESS)
-        .ext("msgId", &ids)
-        .ext_number("queueId", accepted.queue.0)
-        .ext_number("queueOffset", first.queue_offset.0)
-        .ext("transactionId", outgoing.unique_id(accepted));
-    writer.ext(MSG_REGION, REGION).ext(TRACE_ON, "true").finish();
+    let answer = command::SendAnswer {
+        msg_id: &ids,
+        queue_id: accepted.queue.0,
+        queue_offset: first.queue_offset.0,
+        transaction_id: Some(outgoing.unique_id(accepted)),
+        region: Some(REGION),
+        trace_on: Some(true),
+        ..command::SendAnswer::default()
+    };
+    answers.begin(reply, ResponseCode::SUCCESS).header(&answer).finish();
 }
 
 /// A refusal of a send; region and trace switch are there too, as in the reference.
@@ -197,25 +205,23 @@ fn decode<'r>(
     body: &'r [u8],
     peer: SocketAddr,
 ) -> Result<SendRequest<'r>, HeaderError> {
-    let fields = super::fields::Fields(view);
-    let long = view.request_code() == RequestCode::SEND_MESSAGE;
-    let key = |short: &'static str, name: &'static str| if long { name } else { short };
-    let attempts_max = fields.optional(key("l", "maxReconsumeTimes"))?;
+    let code = view.request_code();
+    let fields = command::SendRequest::read(code, &view.ext)?;
+    let attempts_max = fields.max_reconsume_times;
     Ok(SendRequest {
-        topic: fields.text(key("b", "topic"))?,
-        template: fields.text(key("c", "defaultTopic"))?,
-        template_queues: fields.number(key("d", "defaultTopicQueueNums"))?,
-        queue: fields.number(key("e", "queueId"))?,
-        sys_flag: fields.number(key("f", "sysFlag"))?,
-        born_time_ms: fields.number(key("g", "bornTimestamp"))?,
+        topic: fields.topic,
+        template: fields.default_topic,
+        template_queues: fields.default_topic_queues,
+        queue: fields.queue_id,
+        sys_flag: fields.sys_flag,
+        born_time_ms: fields.born_timestamp,
         born_host: peer,
-        flag: fields.number(key("h", "flag"))?,
-        properties: fields.optional_text(key("i", "properties")).unwrap_or_default(),
-        reconsume_times: fields.optional(key("j", "reconsumeTimes"))?.unwrap_or(0),
+        flag: fields.flag,
+        properties: fields.properties.unwrap_or_default(),
+        reconsume_times: fields.reconsume_times.unwrap_or(0),
         reconsume_times_max: attempts_max.filter(|_| view.version >= VERSION_WITH_ATTEMPTS),
         body,
-        is_batch: view.request_code() == RequestCode::SEND_BATCH_MESSAGE
-            || fields.optional(key("m", "batch"))?.unwrap_or(false),
+        is_batch: fields.is_batch(code),
     })
 }
 

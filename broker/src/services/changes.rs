@@ -2,32 +2,46 @@
 //! Invariant: whoever waits for an announcement after a change returns only when that change was announced.
 //! Leaves the announcing to the registration.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
+use gantry_model::TopicName;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// Counts changes of the topic table and announcements of it.
+/// Changes of the topic table and announcements of them.
 #[derive(Debug)]
 pub struct TopicChanges {
+    /// Topics changed since they were last taken; at most as many as there are topics.
+    topics: Mutex<BTreeSet<TopicName>>,
     made: watch::Sender<u64>,
     announced: watch::Sender<u64>,
 }
 
 impl Default for TopicChanges {
     fn default() -> Self {
-        Self { made: watch::Sender::new(0), announced: watch::Sender::new(0) }
+        Self {
+            topics: Mutex::default(),
+            made: watch::Sender::new(0),
+            announced: watch::Sender::new(0),
+        }
     }
 }
 
 impl TopicChanges {
     /// Notes a change, which wakes the registration.
-    pub fn note(&self) {
+    pub fn note(&self, topic: TopicName) {
+        self.topics.lock().insert(topic);
         self.made.send_modify(|count| *count += 1);
     }
 
     /// Changes so far, and a wait for more.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.made.subscribe()
+    }
+
+    /// Topics changed since the last call.
+    pub fn take(&self) -> BTreeSet<TopicName> {
+        std::mem::take(&mut self.topics.lock())
     }
 
     /// Notes that the first `count` changes were announced to every name server that answers.

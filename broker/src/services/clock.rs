@@ -24,6 +24,11 @@ impl Clock {
         Now { wall_ms: since_1970.as_millis() as u64, monotonic_ms: self.monotonic_ms() }
     }
 
+    /// Microseconds since the clock was made.
+    pub fn monotonic_us(&self) -> u64 {
+        self.origin.elapsed().as_micros() as u64
+    }
+
     /// Milliseconds since the clock was made.
     pub fn monotonic_ms(&self) -> u64 {
         self.origin.elapsed().as_millis() as u64

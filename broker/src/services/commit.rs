@@ -1,6 +1,8 @@
-//! Group commit: who waits for what to be confirmed, and the one thread that syncs for all of them.
+//! Group commit: who waits for what to be confirmed, and who syncs for all of them.
 //! Invariant: each waiter is called exactly once, `Ok` only when its records are confirmed; a waiter that comes
 //! while a sync runs is served by the next one, and no timer delays either.
+//! A thread of its own leads, so that all connections share its syncs. A connection that is alone, on a disk that is
+//! quick, leads by itself: waking the thread and being woken by it would cost as much as the sync.
 //! Leaves the sync itself to the store, and with asynchronous flush has nothing to do.
 
 use std::sync::Arc;
@@ -10,7 +12,12 @@ use gantry_store::{Store, SyncError, Ticket};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::signal::Signal;
+use super::{clock::Clock, hold::Owner, signal::Signal};
+
+/// Waits of one owner in a row after which it counts as alone.
+const ALONE_AFTER: u32 = 16;
+/// Longest usual sync that a connection's own thread may do: others share that thread.
+const OWN_SYNC_US_MAX: u64 = 500;
 
 /// Why something appended was not confirmed. It may be on disk all the same.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -42,6 +49,31 @@ struct Waiter {
 struct Queue {
     waiting: Vec<Waiter>,
     stopped: bool,
+    /// Who waited last, and how often in a row.
+    last_owner: Option<Owner>,
+    in_a_row: u32,
+    /// Usual length of a sync, in microseconds: a mean in which the last one counts an eighth.
+    sync_us: u64,
+}
+
+impl Queue {
+    /// Notes a wait of `owner` and returns whether it may sync by itself.
+    fn may_lead(&mut self, owner: Owner) -> bool {
+        if self.last_owner == Some(owner) {
+            self.in_a_row = self.in_a_row.saturating_add(1);
+        } else {
+            self.last_owner = Some(owner);
+            self.in_a_row = 0;
+        }
+        self.in_a_row >= ALONE_AFTER
+            && self.waiting.is_empty()
+            && !self.stopped
+            && self.sync_us <= OWN_SYNC_US_MAX
+    }
+
+    fn note_sync(&mut self, micros: u64) {
+        self.sync_us = (7 * self.sync_us + micros) / 8;
+    }
 }
 
 /// Waiters for confirmation.
@@ -49,19 +81,37 @@ pub struct Commits {
     store: Arc<Store>,
     queue: Mutex<Queue>,
     arrived: Condvar,
+    clock: Clock,
     /// Raised after each sync: the views may follow.
     synced: Arc<Signal>,
 }
 
 impl Commits {
     /// A committer for `store`; `synced` is raised after each sync.
-    pub fn new(store: Arc<Store>, synced: Arc<Signal>) -> Self {
-        Self { store, queue: Mutex::default(), arrived: Condvar::new(), synced }
+    pub fn new(store: Arc<Store>, synced: Arc<Signal>, clock: Clock) -> Self {
+        Self { store, queue: Mutex::default(), arrived: Condvar::new(), clock, synced }
     }
 
     /// Whether everything up to the ticket is confirmed.
     pub fn is_confirmed(&self, ticket: Ticket) -> bool {
         self.store.confirmed() >= ticket.end
+    }
+
+    /// [`Commits::when_confirmed`] for one that comes often: if it is alone, the sync happens here and now.
+    pub fn lead_or_wait(
+        &self,
+        owner: Owner,
+        ticket: Ticket,
+        done: impl FnOnce(Result<(), CommitError>) + Send + 'static,
+    ) {
+        if self.is_confirmed(ticket) {
+            return done(Ok(()));
+        }
+        if self.queue.lock().may_lead(owner) {
+            self.serve(vec![Waiter { end: ticket.end, done: Box::new(done) }]);
+        } else {
+            self.when_confirmed(ticket, done);
+        }
     }
 
     /// Calls `done` when the ticket is confirmed, at once if it is; else on the thread that syncs.
@@ -134,7 +184,9 @@ impl Commits {
 
     /// What the waiters appended was written before they came, so one sync covers all of them.
     fn serve(&self, waiting: Vec<Waiter>) {
+        let began_us = self.clock.monotonic_us();
         let result = self.store.sync();
+        self.queue.lock().note_sync(self.clock.monotonic_us() - began_us);
         self.synced.notify();
         if let Err(error) = &result {
             tracing::error!(%error, waiters = waiting.len(), "sync of the log failed");
@@ -145,5 +197,29 @@ impl Commits {
                 Err(source) => Err(CommitError::Sync { end, source: source.clone() }),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owner_leads_only_while_it_is_alone_and_the_disk_is_quick() {
+        let mut queue = Queue::default();
+        let at_first = (0..ALONE_AFTER).any(|_| queue.may_lead(Owner(1)));
+        assert!(!at_first, "not before it has been alone for long");
+        assert!(queue.may_lead(Owner(1)));
+        assert!(!queue.may_lead(Owner(2)));
+        assert!(!queue.may_lead(Owner(1)), "another one came between");
+        (0..ALONE_AFTER).for_each(|_| _ = queue.may_lead(Owner(1)));
+        assert!(queue.may_lead(Owner(1)));
+        (0..64).for_each(|_| queue.note_sync(5_000));
+        assert!(!queue.may_lead(Owner(1)), "the disk is slow");
+        (0..64).for_each(|_| queue.note_sync(100));
+        assert!(queue.may_lead(Owner(1)));
+        let done = Box::new(|_| ());
+        queue.waiting.push(Waiter { end: PhysicalOffset(1), done });
+        assert!(!queue.may_lead(Owner(1)), "somebody waits for the thread");
     }
 }

@@ -40,6 +40,7 @@ pub enum TimerWish<'a> {
 
 /// What the broker reads of a message's properties. Of a repeated key the last value counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent marks of one text")]
 pub struct Seen<'a> {
     /// Unique id that the client gave.
     pub unique_key: Option<&'a str>,
@@ -207,7 +208,9 @@ mod tests {
     use super::*;
 
     fn text(entries: &[(&str, &str)]) -> String {
-        entries.iter().map(|(key, value)| format!("{key}\u{1}{value}\u{2}")).collect()
+        entries
+            .iter()
+            .fold(String::new(), |text, (key, value)| text + key + "\u{1}" + value + "\u{2}")
     }
 
     fn stamp() -> Stamp {
@@ -228,7 +231,12 @@ mod tests {
         let text = text(&[("KEYS", "k"), ("UNIQ_KEY", "ABC"), ("a", "b")]);
         let (unique, out) = stored(&text, &[]);
         assert_eq!(unique, "ABC");
-        assert_eq!(out, format!("{text}MSG_REGION\u{1}DefaultRegion\u{2}TRACE_ON\u{1}true\u{2}CLUSTER\u{1}c\u{2}"));
+        assert_eq!(
+            out,
+            format!(
+                "{text}MSG_REGION\u{1}DefaultRegion\u{2}TRACE_ON\u{1}true\u{2}CLUSTER\u{1}c\u{2}"
+            )
+        );
     }
 
     #[test]

@@ -235,8 +235,8 @@ impl Table {
     }
 
     fn take_owned(&mut self, owner: Owner) -> Vec<Held> {
-        let owned = self.by_owner.remove(&owner).unwrap_or_default();
-        owned.into_iter().filter_map(|(id, queue)| self.remove(queue, id)).collect()
+        let reads = self.by_owner.remove(&owner).unwrap_or_default();
+        reads.into_iter().filter_map(|(id, queue)| self.remove(queue, id)).collect()
     }
 }
 

@@ -27,13 +27,20 @@ impl Lifecycle {
     /// The log takes nothing more until the broker starts again.
     pub fn fail(&self) {
         if self.state.fetch_max(FAILED, Ordering::AcqRel) != FAILED {
-            tracing::error!("the log has stopped: messages are refused until the broker starts again");
+            tracing::error!(
+                "the log has stopped: messages are refused until the broker starts again"
+            );
         }
     }
 
     /// Whether the broker stops, or has failed.
     pub fn is_stopping(&self) -> bool {
         self.state.load(Ordering::Acquire) != SERVING
+    }
+
+    /// Whether the log takes nothing more.
+    pub fn has_failed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == FAILED
     }
 
     /// Notes an error that means the log has stopped.

@@ -43,8 +43,8 @@ impl QueueLocks {
         let locks = groups.entry(group.clone()).or_default();
         let mut take = |queue: &NamedQueue| {
             let held = locks.get(queue);
-            let free = held
-                .is_none_or(|lock| lock.client_id == client_id || !lock.lives(monotonic_ms));
+            let free =
+                held.is_none_or(|lock| lock.client_id == client_id || !lock.lives(monotonic_ms));
             if free {
                 let lock = Lock { client_id: client_id.into(), renewed_ms: monotonic_ms };
                 locks.insert(queue.clone(), lock);

@@ -218,7 +218,9 @@ impl Members {
     /// A connection is gone.
     pub fn closed(&self, owner: Owner) {
         let notices = self.table.write().remove_client(owner);
-        notices.into_iter().for_each(|notice| tell(Some(notice)));
+        for notice in notices {
+            tell(Some(notice));
+        }
     }
 
     /// Removes everyone who was not heard of for `EXPIRY_MS`.
@@ -237,7 +239,9 @@ impl Members {
             })
             .collect::<Vec<_>>()
         };
-        notices.into_iter().for_each(|notice| tell(Some(notice)));
+        for notice in notices {
+            tell(Some(notice));
+        }
     }
 
     /// Ids of a group's members, sorted, each once; empty: nobody is online.
@@ -284,7 +288,8 @@ impl Members {
     /// Names of the online groups that subscribe to the topic, sorted.
     pub fn groups_subscribing(&self, topic: &str) -> Vec<GroupName> {
         let table = self.table.read();
-        let subscribing = table.consumers.iter().filter(|(_, g)| g.subscriptions.contains_key(topic));
+        let subscribing =
+            table.consumers.iter().filter(|(_, g)| g.subscriptions.contains_key(topic));
         let mut names: Vec<_> = subscribing.map(|(name, _)| name.clone()).collect();
         names.sort_unstable();
         names

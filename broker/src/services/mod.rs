@@ -2,6 +2,7 @@
 //! Invariant: no protocol types and no sockets; both front doors call the same services.
 //! Leaves threads to `upkeep` and the wiring to `broker`.
 
+pub mod attributes;
 pub mod changes;
 pub mod clock;
 pub mod commit;
@@ -29,10 +30,23 @@ use gantry_record::UniqueIds;
 use gantry_store::Store;
 
 use self::{
-    changes::TopicChanges, clock::Clock, commit::Commits, compose::Stamp, counters::Counters,
-    groups::Groups, hold::Holds, lifecycle::Lifecycle, locks::QueueLocks, members::Members,
-    offsets::Offsets, outbox::StoreHost, pull::Pulls, send::Sends, signal::Signal,
-    timers::{TimerSignal, Timers}, topics::Topics,
+    changes::TopicChanges,
+    clock::Clock,
+    commit::Commits,
+    compose::Stamp,
+    counters::Counters,
+    groups::Groups,
+    hold::Holds,
+    lifecycle::Lifecycle,
+    locks::QueueLocks,
+    members::Members,
+    offsets::Offsets,
+    outbox::StoreHost,
+    pull::Pulls,
+    send::Sends,
+    signal::Signal,
+    timers::{TimerSignal, Timers},
+    topics::Topics,
 };
 
 /// Everything that a broker does, shared by its front doors and its threads.
@@ -100,7 +114,7 @@ impl Services {
         let topics =
             Arc::new(Topics::new(Arc::clone(&store), Arc::clone(&settings), Arc::clone(&changes))?);
         let groups = Arc::new(Groups::new(Arc::clone(&store), Arc::clone(&settings)));
-        let commits = Arc::new(Commits::new(Arc::clone(&store), Arc::clone(&synced)));
+        let commits = Arc::new(Commits::new(Arc::clone(&store), Arc::clone(&synced), clock));
         let unique_ids = UniqueIds::new(address.ip(), std::process::id(), rand::random());
         let sends = Sends {
             store: Arc::clone(&store),

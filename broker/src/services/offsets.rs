@@ -100,10 +100,9 @@ impl Offsets {
         now: Now,
     ) -> Result<Ticket, CommitOffsetError> {
         let commit = self.checked(request)?;
-        self.store.commit_offsets(&[commit], now).map_err(|source| CommitOffsetError::Append {
-            group: request.group.into(),
-            source,
-        })
+        self.store
+            .commit_offsets(&[commit], now)
+            .map_err(|source| CommitOffsetError::Append { group: request.group.into(), source })
     }
 
     /// Commits for a client that waits for nothing: visible at once, in the log within a second.
@@ -167,13 +166,11 @@ impl Offsets {
     fn checked(&self, request: CommitRequest<'_>) -> Result<OffsetCommit, CommitOffsetError> {
         let CommitRequest { group, topic, queue, offset } = request;
         let known = self.groups.get(group);
-        let group = match known {
-            Some(known) => known.group_name.clone(),
-            None => {
-                GroupName::new(group)?;
-                return Err(CommitOffsetError::GroupUnknown { group: group.into() });
-            }
+        let Some(known) = known else {
+            GroupName::new(group)?;
+            return Err(CommitOffsetError::GroupUnknown { group: group.into() });
         };
+        let group = known.group_name.clone();
         let found = self.topics.find(topic)?;
         let range = || CommitOffsetError::Range { topic: topic.into(), queue, offset };
         let number = u32::try_from(queue).ok().filter(|queue| *queue < found.config.queues());

@@ -6,12 +6,16 @@
 use std::{net::SocketAddr, ops::Range, sync::Arc, sync::atomic::Ordering};
 
 use gantry_model::{
-    FilterType, GroupName, NameError, QueueId, RETRY_PREFIX, may_clients_send,
+    FilterType, GroupConfig, GroupName, NameError, QueueId, RETRY_PREFIX, may_clients_send,
     properties::{DELAY, REAL_QUEUE_ID, REAL_TOPIC},
     settings::BrokerSettings,
 };
-use gantry_record::{BatchError, BatchItem, BatchItems, Draft, PROPERTIES_UNSEALED_BYTES_MAX, sys_flag};
-use gantry_store::{AppendError, EncodeError, Index, Now, Store, Ticket, Topic, change::TIMER_OUT_MS};
+use gantry_record::{
+    BatchError, BatchItem, BatchItems, Draft, PROPERTIES_UNSEALED_BYTES_MAX, sys_flag,
+};
+use gantry_store::{
+    AppendError, EncodeError, Index, Now, Store, Ticket, Topic, change::TIMER_OUT_MS,
+};
 
 use super::{
     compose::{DELAY_KEYS, PARK_KEYS, Seen, Stamp, index, put, put_number},
@@ -300,9 +304,9 @@ impl Sends {
         let target = self.target(request, now)?;
         self.check_size(request)?;
         if request.is_batch {
-            self.stage_batch(outgoing, request, target, now)
+            self.stage_batch(outgoing, request, &target, now)
         } else {
-            self.stage_one(outgoing, request, target, now)
+            self.stage_one(outgoing, request, &target, now)
         }
     }
 
@@ -313,27 +317,29 @@ impl Sends {
             gantry_model::TopicName::new(name).map_err(TopicError::Name)?;
             return Err(SendError::Reserved { topic: name.into() });
         }
+        // Before the topic, so that a group that may not be made leaves no retry topic behind.
+        let retrying = name.strip_prefix(RETRY_PREFIX);
+        let group = retrying.map(|group| self.groups.for_use(group, now)).transpose()?;
         let wanted = u32::try_from(request.template_queues).unwrap_or(1);
         let topic = self.topics.for_send(name, request.template, wanted, now)?;
         let queue = pick_queue(&topic, request.queue)?;
         let target = Target { topic, queue, gave_up: false };
-        match name.strip_prefix(RETRY_PREFIX) {
+        match group {
             None => Ok(target),
-            Some(group) => self.retry_target(request, group, target, now),
+            Some(group) => self.retry_target(request, &group, target, now),
         }
     }
 
     fn retry_target(
         &self,
         request: &SendRequest<'_>,
-        group: &str,
+        group: &GroupConfig,
         target: Target,
         now: Now,
     ) -> Result<Target, SendError> {
         if request.is_batch {
             return Err(SendError::BatchKind { reason: "the topic is a retry topic" });
         }
-        let group = self.groups.for_use(group, now)?;
         let limit = request.reconsume_times_max.unwrap_or(group.retry_max_times);
         let ordered = self.locks.any_held(&group.group_name, now.monotonic_ms);
         if request.reconsume_times <= limit && !ordered {
@@ -373,7 +379,7 @@ impl Sends {
         &self,
         outgoing: &mut Outgoing,
         request: &SendRequest<'_>,
-        target: Target,
+        target: &Target,
         now: Now,
     ) -> Result<(), SendError> {
         self.check_properties(request.properties.len(), &target.topic)?;
@@ -384,14 +390,23 @@ impl Sends {
         let Outgoing { outbox, properties, .. } = outgoing;
         let unique = self.stamp.write(request.properties, &seen, drop, now, properties);
         let queue = target.queue;
-        let (topic, parked_queue) = self.parked(&target, due, properties)?;
+        let (topic, parked_queue) = self.parked(target, due, properties)?;
         let sys_flag = sys_flag_of(request, &target.topic);
         let draft = self.draft(request, sys_flag, &topic, parked_queue, properties, request.body);
         let mut index = index(properties, unique.clone(), &seen);
         index.timer_due_ms = due.map(Due::due_ms);
         let first = outbox.push(&topic, &draft, index)?;
         let kind = kind_of(&seen, due);
-        accept(outgoing, &target, queue, first..first + 1, unique, !seen.no_wait, kind, request.body.len());
+        accept(
+            outgoing,
+            target,
+            queue,
+            first..first + 1,
+            unique,
+            !seen.no_wait,
+            kind,
+            request.body.len(),
+        );
         Ok(())
     }
 
@@ -439,7 +454,7 @@ impl Sends {
         &self,
         outgoing: &mut Outgoing,
         request: &SendRequest<'_>,
-        target: Target,
+        target: &Target,
         now: Now,
     ) -> Result<(), SendError> {
         // All items are checked before the first is taken: nothing can be taken back.
@@ -467,7 +482,7 @@ impl Sends {
         let body_bytes = items.iter().map(|(item, _)| item.body.len()).sum();
         let unique = 0..unique.len();
         let kind = MessageKind::Normal;
-        accept(outgoing, &target, target.queue, messages, unique, waits, kind, body_bytes);
+        accept(outgoing, target, target.queue, messages, unique, waits, kind, body_bytes);
         Ok(())
     }
 
@@ -521,7 +536,8 @@ fn check_kind(request: &SendRequest<'_>, seen: &Seen<'_>) -> Result<(), SendErro
     }
     let prepared = request.sys_flag & sys_flag::TRANSACTION == sys_flag::TRANSACTION_PREPARED;
     // A retried message may still carry the mark, for clients before 4.6.1.
-    let retried = request.reconsume_times > 0 && super::timers::delay_level(seen).is_some_and(|l| l > 0);
+    let retried =
+        request.reconsume_times > 0 && super::timers::delay_level(seen).is_some_and(|l| l > 0);
     if (seen.half || prepared) && !retried {
         return Err(SendError::Transaction);
     }
@@ -538,9 +554,8 @@ fn sys_flag_of(request: &SendRequest<'_>, topic: &Topic) -> i32 {
 
 fn keys_to_drop(due: Option<Due>, gave_up: bool) -> &'static [&'static str] {
     // A level takes the place of a time, as in the reference.
-    const LEVEL: &[&str] = &[
-        DELAY_KEYS[1], DELAY_KEYS[2], DELAY_KEYS[3], PARK_KEYS[0], PARK_KEYS[1], PARK_KEYS[2],
-    ];
+    const LEVEL: &[&str] =
+        &[DELAY_KEYS[1], DELAY_KEYS[2], DELAY_KEYS[3], PARK_KEYS[0], PARK_KEYS[1], PARK_KEYS[2]];
     match due {
         _ if gave_up => &[DELAY],
         Some(Due::Level { .. }) => LEVEL,

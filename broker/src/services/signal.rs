@@ -25,15 +25,12 @@ impl Signal {
         let deadline = Instant::now().checked_add(timeout);
         let mut raised = self.raised.lock();
         while !*raised {
-            let timed_out = match deadline {
-                Some(deadline) => self.changed.wait_until(&mut raised, deadline).timed_out(),
-                None => {
-                    self.changed.wait(&mut raised);
-                    false
+            if let Some(deadline) = deadline {
+                if self.changed.wait_until(&mut raised, deadline).timed_out() {
+                    break;
                 }
-            };
-            if timed_out {
-                break;
+            } else {
+                self.changed.wait(&mut raised);
             }
         }
         std::mem::take(&mut raised)
@@ -49,7 +46,7 @@ mod tests {
         let signal = Signal::default();
         signal.notify();
         signal.notify();
-        assert!(signal.wait(Duration::from_secs(60)));
+        assert!(signal.wait(Duration::from_mins(1)));
         assert!(!signal.wait(Duration::ZERO));
     }
 }

@@ -4,6 +4,7 @@
 //! Leaves the order of due times to the store. Source: RocketMQ's delay levels and timer messages.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,7 +19,7 @@ use gantry_model::{
 };
 use gantry_record::{Draft, RecordView, properties};
 use gantry_store::{
-    AppendError, Ends, Index, KeySource, Now, ReadError, Store, Timer, Topic,
+    AppendError, EncodeError, Ends, Index, KeySource, Now, ReadError, Store, Timer, Topic,
 };
 
 use super::{
@@ -101,7 +102,11 @@ pub enum DueError {
 }
 
 /// When a message with these properties is due; `None`: at once.
-pub fn due_of(seen: &Seen<'_>, settings: &BrokerSettings, now: Now) -> Result<Option<Due>, DueError> {
+pub fn due_of(
+    seen: &Seen<'_>,
+    settings: &BrokerSettings,
+    now: Now,
+) -> Result<Option<Due>, DueError> {
     if seen.cancels {
         return Err(DueError::Cancel);
     }
@@ -146,6 +151,9 @@ pub enum FireError {
     /// They cannot be appended.
     #[error("append due messages")]
     Append(#[from] AppendError),
+    /// What says that one is lost cannot be encoded.
+    #[error("encode what ends a timer")]
+    Encode(#[from] EncodeError),
     /// They were not confirmed.
     #[error("confirm due messages")]
     Commit(#[from] CommitError),
@@ -246,27 +254,31 @@ impl Timers {
         let mut rest = due.as_slice();
         while !rest.is_empty() {
             let staged = self.stage(rest, batch, now)?;
-            match self.append(batch, now) {
-                // Somebody ended one of them meanwhile: one by one, the others are delivered.
-                Err(FireError::Append(AppendError::AlreadyEnded { .. })) if staged > 1 => {
-                    for timer in &rest[..staged] {
-                        self.stage(std::slice::from_ref(timer), batch, now)?;
-                        self.append_if_pending(batch, now)?;
-                    }
-                }
-                Err(FireError::Append(AppendError::AlreadyEnded { .. })) => {}
-                result => result?,
-            }
-            fired += staged;
+            fired += match self.append_pending(batch, now)? {
+                0 if staged > 1 => self.fire_each(&rest[..staged], batch, now)?,
+                appended => appended,
+            };
             rest = &rest[staged..];
         }
         Ok(fired)
     }
 
-    fn append_if_pending(&self, batch: &mut Outbox, now: Now) -> Result<(), FireError> {
+    /// One by one: somebody ended one of them meanwhile, and the others are due all the same.
+    fn fire_each(&self, due: &[Timer], batch: &mut Outbox, now: Now) -> Result<usize, FireError> {
+        let mut fired = 0;
+        for timer in due {
+            self.stage(std::slice::from_ref(timer), batch, now)?;
+            fired += self.append_pending(batch, now)?;
+        }
+        Ok(fired)
+    }
+
+    /// Appends the batch and returns how many messages it had; 0 if one of them is not pending any more.
+    fn append_pending(&self, batch: &mut Outbox, now: Now) -> Result<usize, FireError> {
         match self.append(batch, now) {
-            Err(FireError::Append(AppendError::AlreadyEnded { .. })) => Ok(()),
-            result => result,
+            Ok(()) => Ok(batch.len()),
+            Err(FireError::Append(AppendError::AlreadyEnded { .. })) => Ok(0),
+            Err(error) => Err(error),
         }
     }
 
@@ -279,12 +291,12 @@ impl Timers {
                 return Ok(count);
             }
             let Some(bytes) = self.store.read_record(timer.position)? else {
-                tracing::warn!(?timer, "parked message is gone from the log");
+                self.stage_lost(*timer, "it is gone from the log", batch, now)?;
                 continue;
             };
             match RecordView::parse(&bytes) {
                 Ok(record) => self.stage_one(*timer, &record, batch, &mut properties, now)?,
-                Err(error) => tracing::error!(%error, ?timer, "parked message cannot be read"),
+                Err(error) => self.stage_lost(*timer, &error.to_string(), batch, now)?,
             }
         }
         Ok(due.len())
@@ -309,10 +321,40 @@ impl Timers {
         let keys = KeySource { unique: record.property(UNIQ_KEY), keys: record.property(KEYS) };
         let tag_hash = record.tag_hash().into();
         let index = Index { tag_hash, keys, ends: Some(ends), ..Index::default() };
-        if let Err(error) = batch.push(&topic, &draft, index) {
-            self.counters.failed();
-            tracing::error!(%error, ?timer, "due message cannot be encoded");
+        match batch.push(&topic, &draft, index) {
+            Ok(_) => Ok(()),
+            Err(error) => self.stage_lost(timer, &error.to_string(), batch, now),
         }
+    }
+
+    /// Ends the timer of a message that cannot be delivered: else it would be due for ever.
+    fn stage_lost(
+        &self,
+        timer: Timer,
+        reason: &str,
+        batch: &mut Outbox,
+        now: Now,
+    ) -> Result<(), FireError> {
+        self.counters.failed();
+        self.counters.timers_dropped.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(?timer, reason, "due message cannot be delivered");
+        let topic = self.topics.ensure(dropped_topic(), now)?;
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let draft = Draft {
+            topic: topic.name(),
+            queue: QueueId(0),
+            flag: 0,
+            sys_flag: 0,
+            born_time_ms: now.wall_ms as i64,
+            born_host: nowhere,
+            store_host: nowhere,
+            reconsume_times: 0,
+            prepared_offset: 0,
+            body: reason.as_bytes(),
+            properties: &[],
+        };
+        let ends = Some(Ends::Timer { due_ms: timer.due_ms, position: timer.position });
+        batch.push(&topic, &draft, Index { ends, ..Index::default() })?;
         Ok(())
     }
 

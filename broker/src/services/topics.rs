@@ -228,23 +228,21 @@ impl Topics {
     ) -> Result<(Arc<Topic>, Ticket), TopicError> {
         let topic = config.topic_name.clone();
         let before = self.store.topics_version();
-        let stored = self
-            .store
-            .put_topic(config, now)
-            .map_err(|source| TopicError::Append { topic, source })?;
+        let stored = self.store.put_topic(config, now);
+        let stored =
+            stored.map_err(|source| TopicError::Append { topic: topic.clone(), source })?;
         if self.store.topics_version() != before {
-            self.changes.note();
+            self.changes.note(topic);
         }
         Ok(stored)
     }
 
     fn delete_any(&self, topic: TopicName, now: Now) -> Result<Option<Ticket>, TopicError> {
-        let deleted = self
-            .store
-            .delete_topic(&topic, now)
-            .map_err(|source| TopicError::Append { topic, source })?;
+        let deleted = self.store.delete_topic(&topic, now);
+        let deleted =
+            deleted.map_err(|source| TopicError::Append { topic: topic.clone(), source })?;
         if deleted.is_some() {
-            self.changes.note();
+            self.changes.note(topic);
         }
         Ok(deleted)
     }

@@ -2,26 +2,66 @@
 //! Invariant: an entry is an answer that a sender has received; a send without an answer is not in it.
 //! Opens no socket: reads arrive as arguments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a message lies: queue and queue offset.
 pub type Place = (u32, u64);
 
+/// Which message it is. Those of one sender are ordered as it sent them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MessageId {
+    pub sender: u32,
+    pub round: u32,
+    pub number: u32,
+}
+
+impl MessageId {
+    /// The id, then filler of a length that the id gives: a torn body does not pass for a whole one.
+    pub fn to_body(&self) -> Vec<u8> {
+        let Self { sender, round, number } = *self;
+        let mut body = format!("{sender} {round} {number}\n").into_bytes();
+        body.resize(body.len() + filler_bytes(number), b'.');
+        body
+    }
+
+    /// Reads what [`Self::to_body`] wrote.
+    ///
+    /// # Panics
+    /// When any byte differs.
+    pub fn from_body(body: &[u8]) -> Self {
+        let line = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let numbers: Vec<u32> = String::from_utf8_lossy(line)
+            .split(' ')
+            .map(|number| number.parse().expect("a body begins with three numbers"))
+            .collect();
+        let [sender, round, number] = numbers[..] else {
+            panic!("a body begins with three numbers, this one with {numbers:?}");
+        };
+        let id = Self { sender, round, number };
+        assert!(id.to_body() == body, "the body of {id:?} is damaged");
+        id
+    }
+}
+
+/// Between 0 and 2,000 bytes, so that records of many sizes meet segment ends and torn tails.
+fn filler_bytes(number: u32) -> usize {
+    (number as usize * 37) % 2_000
+}
+
 /// All answers, by place.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    answers: BTreeMap<Place, String>,
+    answers: BTreeMap<Place, MessageId>,
 }
 
 impl Ledger {
-    /// Notes that the message with this body was said to lie at `place`.
+    /// Notes that the message was said to lie at `place`.
     ///
     /// # Panics
     /// When the place was given to another message before: that is a loss already.
-    pub fn note(&mut self, place: Place, body: String) {
-        if let Some(earlier) = self.answers.insert(place, body.clone()) {
-            panic!("place {place:?} was given to {earlier} and then to {body}");
-        }
+    pub fn note(&mut self, place: Place, id: MessageId) {
+        let earlier = self.answers.insert(place, id);
+        assert!(earlier.is_none(), "place {place:?} was given away twice, first to {earlier:?}");
     }
 
     /// Number of answers.
@@ -29,48 +69,82 @@ impl Ledger {
         self.answers.len()
     }
 
-    /// Number of different queues that the answers name.
-    pub fn queues(&self) -> usize {
-        self.answers.keys().map(|(queue, _)| queue).collect::<std::collections::BTreeSet<_>>().len()
+    /// Complains about all queues; `queues` holds queue offset and message in the order of reading.
+    pub fn check(&self, queues: &BTreeMap<u32, Vec<(u64, MessageId)>>) -> Vec<String> {
+        let answered = self.answers.keys().map(|(queue, _)| *queue);
+        let all: BTreeSet<u32> = queues.keys().copied().chain(answered).collect();
+        let none = Vec::new();
+        all.into_iter()
+            .flat_map(|queue| self.check_queue(queue, queues.get(&queue).unwrap_or(&none)))
+            .collect()
     }
 
-    /// Complains about gaps and repetitions in what was read, and about answers that it does not hold.
-    /// `read` lists queue offset and body in the order in which the server gave them.
-    pub fn check_queue(&self, queue: u32, read: &[(u64, String)]) -> Vec<String> {
-        let mut complaints = Vec::new();
-        for (expected, (offset, _)) in (0..).zip(read) {
-            if *offset != expected {
-                complaints.push(format!("queue {queue}: offset {offset} where {expected} comes next"));
-                break;
-            }
-        }
-        let held: BTreeMap<_, _> = read.iter().map(|(offset, body)| (*offset, body)).collect();
-        for (&(_, offset), answered) in self.answers.range((queue, 0)..=(queue, u64::MAX)) {
-            match held.get(&offset) {
-                None => complaints.push(format!("queue {queue}: {answered} is missing at {offset}")),
-                Some(body) if *body != answered => {
-                    complaints.push(format!("queue {queue}: {body} at {offset}, answered was {answered}"));
+    fn check_queue(&self, queue: u32, read: &[(u64, MessageId)]) -> Vec<String> {
+        let complaints = [gaps(read), disorder(read), self.losses(queue, read)].concat();
+        complaints.into_iter().map(|complaint| format!("queue {queue}: {complaint}")).collect()
+    }
+
+    /// Answers whose place is empty or holds another message.
+    fn losses(&self, queue: u32, read: &[(u64, MessageId)]) -> Vec<String> {
+        let held: BTreeMap<_, _> = read.iter().map(|(offset, id)| (*offset, id)).collect();
+        self.answers
+            .range((queue, 0)..=(queue, u64::MAX))
+            .filter_map(|(&(_, offset), answered)| match held.get(&offset) {
+                None => Some(format!("{answered:?} is missing at {offset}")),
+                Some(id) if *id != answered => {
+                    Some(format!("{id:?} lies at {offset}, answered was {answered:?}"))
                 }
-                Some(_) => {}
-            }
-        }
-        complaints
+                Some(_) => None,
+            })
+            .collect()
     }
 }
 
-#[test]
-fn ledger_names_lost_replaced_and_repeated_messages() {
-    let mut ledger = Ledger::default();
-    for (offset, body) in (0..).zip(["a", "b", "c"]) {
-        ledger.note((7, offset), body.to_owned());
+/// The first place where queue offsets do not go on one by one from zero.
+fn gaps(read: &[(u64, MessageId)]) -> Vec<String> {
+    let wrong = (0..).zip(read).find(|(expected, (offset, _))| offset != expected);
+    wrong
+        .map(|(expected, (offset, _))| format!("offset {offset} where {expected} comes next"))
+        .into_iter()
+        .collect()
+}
+
+/// Messages that lie behind a later one of the same sender, or twice.
+fn disorder(read: &[(u64, MessageId)]) -> Vec<String> {
+    let mut last: BTreeMap<u32, &MessageId> = BTreeMap::new();
+    let mut complaints = Vec::new();
+    for (offset, id) in read {
+        if let Some(before) = last.insert(id.sender, id)
+            && before >= id
+        {
+            complaints.push(format!("{id:?} at {offset} comes after {before:?}"));
+        }
     }
-    let read = |entries: &[(u64, &str)]| -> Vec<_> {
-        entries.iter().map(|(offset, body)| (*offset, (*body).to_owned())).collect()
+    complaints
+}
+
+#[test]
+fn ledger_names_lost_replaced_repeated_and_disordered_messages() {
+    let id = |number| MessageId { sender: 1, round: 1, number };
+    let mut ledger = Ledger::default();
+    for number in 0..3 {
+        ledger.note((7, number.into()), id(number));
+    }
+    let complaints = |entries: &[(u64, u32)]| {
+        let read = entries.iter().map(|(offset, number)| (*offset, id(*number))).collect();
+        ledger.check(&BTreeMap::from([(7, read)])).len()
     };
-    let check = |entries: &[(u64, &str)]| ledger.check_queue(7, &read(entries)).len();
-    assert_eq!(check(&[(0, "a"), (1, "b"), (2, "c"), (3, "unanswered")]), 0);
-    assert_eq!(check(&[(0, "a"), (1, "b")]), 1, "lost at the end");
-    assert_eq!(check(&[(0, "a"), (2, "c")]), 2, "lost in the middle");
-    assert_eq!(check(&[(0, "a"), (1, "x"), (2, "c")]), 1, "replaced");
-    assert_eq!(check(&[(0, "a"), (1, "b"), (1, "b"), (2, "c")]), 1, "repeated");
+    assert_eq!(complaints(&[(0, 0), (1, 1), (2, 2), (3, 3)]), 0, "the last one unanswered");
+    assert_eq!(complaints(&[(0, 0), (1, 1)]), 1, "lost at the end");
+    assert_eq!(complaints(&[(0, 0), (2, 2)]), 2, "lost in the middle: a gap and a loss");
+    assert_eq!(complaints(&[(0, 0), (1, 9), (2, 2)]), 2, "replaced: a loss and a disorder");
+    assert_eq!(complaints(&[(0, 0), (1, 1), (1, 1), (2, 2)]), 2, "repeated: offset and message");
+    assert_eq!(ledger.check(&BTreeMap::new()).len(), 3, "the whole queue lost");
+}
+
+#[test]
+#[should_panic(expected = "damaged")]
+fn torn_body_is_not_taken_for_a_whole_one() {
+    let body = MessageId { sender: 1, round: 2, number: 3 }.to_body();
+    MessageId::from_body(&body[..body.len() - 1]);
 }

@@ -28,9 +28,9 @@ impl Settings {
         Self { data: data.to_owned(), flush, ports: free_ports() }
     }
 
-    /// Address of the name server.
-    pub fn nameserver(&self) -> String {
-        format!("127.0.0.1:{}", self.ports[0])
+    /// Where the broker listens for remoting.
+    pub fn broker(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[1])
     }
 
     fn command(&self) -> Command {
@@ -103,6 +103,7 @@ fn wait_until_ready(output: ChildStdout) {
 
 /// Four ports that nobody listens at. All are held until the last is known, so they differ.
 fn free_ports() -> [u16; 4] {
-    let listeners = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+    let listeners =
+        [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("a bound listener has an address").port())
 }

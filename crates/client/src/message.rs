@@ -29,6 +29,14 @@ impl fmt::Display for MessageQueue {
     }
 }
 
+impl From<gantry_remoting::json::MessageQueue> for MessageQueue {
+    fn from(queue: gantry_remoting::json::MessageQueue) -> Self {
+        // Answers name single queues; -1 stands for all of them in requests alone.
+        let queue_id = queue.queue_id.max(0) as u32;
+        Self { topic: queue.topic, broker_name: queue.broker_name, queue_id }
+    }
+}
+
 /// A message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {

@@ -25,6 +25,8 @@ use crate::outbound::{Calls, Outbound, Refused, Waiting, reset};
 
 /// Bytes by which the read buffer grows.
 const READ_BYTES: usize = 64 * 1024;
+/// Time that a closed channel has to write what waits.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Settings of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -306,18 +308,33 @@ impl Future for PendingCall {
 }
 
 async fn write(shared: Arc<Shared>, mut writer: OwnedWriteHalf) {
+    let mut ended = shared.ended.subscribe();
+    let last_write_over = async {
+        // The sender lives in `shared`, so waiting cannot fail.
+        let _ = ended.wait_for(|ended| *ended).await;
+        tokio::time::sleep(LAST_WRITE_TIMEOUT).await;
+    };
+    tokio::select! {
+        () = write_waiting(&shared, &mut writer) => {}
+        () = last_write_over => {}
+    }
+}
+
+/// Writes until the channel is closed and all that waited before is written.
+async fn write_waiting(shared: &Shared, writer: &mut OwnedWriteHalf) {
     let mut out = BytesMut::new();
     loop {
         shared.outbound.woken().await;
+        let closed = shared.outbound.is_closed();
         shared.outbound.take(&mut out);
         if let Err(error) = writer.write_all(&out).await {
             shared.close(ClosedBy::Io(error.kind()));
-        }
-        reset(&mut out);
-        if shared.outbound.is_closed() {
-            // Both halves must go for the socket to close: the reader sees the end as well.
             return;
         }
+        if closed {
+            return;
+        }
+        reset(&mut out);
     }
 }
 

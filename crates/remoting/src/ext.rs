@@ -4,46 +4,103 @@
 //! Numbers that cannot be negative are unsigned in the types, so a negative one is an error that
 //! names its field. What an absent optional field means is left to the reader.
 
-use std::borrow::Cow;
-
 use smallvec::SmallVec;
 
 /// Most fields a header may carry; a peer that sends more is broken or hostile.
 pub const FIELDS_MAX: usize = 1024;
 
-/// Fields borrowed from the bytes of a header; only text with escapes is owned.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Ext<'a>(pub(crate) SmallVec<[(Cow<'a, str>, Cow<'a, str>); 16]>);
+/// Fields borrowed from the bytes of a header; only text with escapes is copied.
+#[derive(Debug, Clone, Default)]
+pub struct Ext<'a> {
+    /// The header.
+    pub(crate) source: &'a str,
+    /// Text that does not stand in the header as it is.
+    pub(crate) copied: String,
+    /// Keys and values. Kept small: a header is moved several times.
+    pub(crate) fields: SmallVec<[(Text, Text); 16]>,
+}
 
-impl<'a> Ext<'a> {
+/// Where a text stands, in the header or among the copied.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Text {
+    start: u32,
+    end: u32,
+}
+
+/// Bit of [`Text::start`] that means "among the copied"; frames are far shorter than 2 GiB.
+const COPIED: u32 = 1 << 31;
+
+impl Text {
+    pub(crate) fn in_source(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
+
+    pub(crate) fn in_copied(start: usize, end: usize) -> Self {
+        Self { start: start as u32 | COPIED, end: end as u32 }
+    }
+
+    pub(crate) fn is_copied(self) -> bool {
+        self.start & COPIED != 0
+    }
+
+    #[inline]
+    pub(crate) fn of<'t>(self, source: &'t str, copied: &'t str) -> &'t str {
+        let text = if self.is_copied() { copied } else { source };
+        &text[(self.start & !COPIED) as usize..self.end as usize]
+    }
+}
+
+impl Ext<'_> {
     /// The value of `key`; of a repeated key the last one.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_ref())
+        let found = self.fields.iter().rev().find(|(name, _)| self.text(*name) == key);
+        found.map(|(_, value)| self.text(*value))
     }
 
     /// Fields in the order of the wire.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_ref(), value.as_ref()))
+        self.fields.iter().map(|&(key, value)| (self.text(key), self.text(value)))
     }
 
     /// Whether there is no field.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.fields.is_empty()
     }
 
     /// Number of fields.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.fields.len()
     }
 
-    pub(crate) fn push(&mut self, key: Cow<'a, str>, value: Cow<'a, str>) {
-        self.0.push((key, value));
+    #[inline]
+    fn text(&self, text: Text) -> &str {
+        text.of(self.source, &self.copied)
     }
 }
 
-/// Fields that own their text, for slow commands and clients.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ExtMap(Vec<(String, String)>);
+impl PartialEq for Ext<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Ext<'_> {}
+
+/// Fields that own their text, for slow commands and clients. Equal when the fields are, in order.
+#[derive(Debug, Clone, Default)]
+pub struct ExtMap {
+    /// Every key and value; one allocation for all of them.
+    text: String,
+    spans: Vec<Span>,
+}
+
+/// Where one field stands in the text: the key from `key` to `value`, then the value up to `end`.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    key: usize,
+    value: usize,
+    end: usize,
+}
 
 impl ExtMap {
     /// No fields.
@@ -53,35 +110,48 @@ impl ExtMap {
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+        self.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
     /// Sets `key`, replacing an earlier value.
-    pub fn insert(&mut self, key: impl Into<String>, value: impl Into<String>) {
-        let (key, value) = (key.into(), value.into());
-        match self.0.iter_mut().find(|(name, _)| *name == key) {
-            Some(entry) => entry.1 = value,
-            None => self.0.push((key, value)),
+    pub fn insert(&mut self, key: impl AsRef<str>, value: impl AsRef<str>) {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let earlier = self.iter().position(|(name, _)| name == key);
+        let start = self.text.len();
+        self.text.extend([key, value]);
+        let span = Span { key: start, value: start + key.len(), end: self.text.len() };
+        match earlier {
+            Some(place) => self.spans[place] = span,
+            None => self.spans.push(span),
         }
     }
 
     /// Fields in the order in which they were set.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        let text = |from, to| &self.text[from..to];
+        self.spans.iter().map(move |span| (text(span.key, span.value), text(span.value, span.end)))
     }
 
     /// Whether there is no field.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.spans.is_empty()
     }
 
     /// Number of fields.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.spans.len()
     }
 }
 
-impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for ExtMap {
+impl PartialEq for ExtMap {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for ExtMap {}
+
+impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for ExtMap {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(fields: I) -> Self {
         let mut map = Self::new();
         for (key, value) in fields {
@@ -338,6 +408,7 @@ mod tests {
 
     header! {
         /// All kinds of fields.
+        #[allow(unreachable_pub, reason = "the macro declares public types")]
         pub struct Sample<'a> {
             /// Text.
             pub name: &'a str = "n",

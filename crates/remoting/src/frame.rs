@@ -66,10 +66,7 @@ impl Frame {
     }
 
     /// [`Self::decode`] with a smaller limit of `length`.
-    pub fn decode_up_to(
-        buf: &mut BytesMut,
-        size_max: usize,
-    ) -> Result<Option<Self>, FrameError> {
+    pub fn decode_up_to(buf: &mut BytesMut, size_max: usize) -> Result<Option<Self>, FrameError> {
         let Some((length, rest)) = buf.split_first_chunk::<4>() else {
             return Ok(None);
         };

@@ -196,3 +196,212 @@ pub struct ReplyTo {
     /// Whether the requester wants no answer; writers then write nothing.
     pub one_way: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ext::FIELDS_MAX;
+
+    fn json(text: &str) -> Result<HeaderView<'_>, ParseError> {
+        HeaderView::parse(Encoding::Json, text.as_bytes())
+    }
+
+    fn pairs<'v>(view: &'v HeaderView<'_>) -> Vec<(&'v str, &'v str)> {
+        view.ext.iter().collect()
+    }
+
+    #[test]
+    fn members_come_in_any_order_with_unknown_ones_and_white_space() {
+        let text = " {\"version\" : 317, \"unknown\":[{\"a\":[1,-2.5e+3,null]},true],\n\"opaque\":-5,\"extFields\":{ \"k\" : \"v\" } ,\"code\":11,\"language\":\"GO\",\"flag\":2} ";
+        let view = json(text).unwrap();
+        assert_eq!((view.code, view.version, view.opaque, view.flag), (11, 317, -5, 2));
+        assert_eq!(
+            (view.language, view.is_one_way(), view.is_response()),
+            (Language::Go, true, false)
+        );
+        assert_eq!(pairs(&view), [("k", "v")]);
+    }
+
+    #[test]
+    fn absent_and_null_members_have_their_defaults() {
+        for text in ["{}", r#"{"code":null,"extFields":null,"remark":null,"version":null}"#] {
+            let view = json(text).unwrap();
+            assert_eq!((view.code, view.version, view.remark.clone()), (0, 0, None));
+            assert!(view.ext.is_empty());
+        }
+    }
+
+    #[test]
+    fn field_values_that_are_no_strings_are_their_text() {
+        let view =
+            json(r#"{"extFields":{"n":12,"f":-1.5,"b":true,"z":null,"o":{"a":[1]}}}"#).unwrap();
+        assert_eq!(
+            pairs(&view),
+            [("n", "12"), ("f", "-1.5"), ("b", "true"), ("o", r#"{"a":[1]}"#)]
+        );
+    }
+
+    #[test]
+    fn languages_are_names_or_numbers_and_unknown_ones_are_other() {
+        for (text, language) in [
+            (r#"{"language":"CPP"}"#, Language::Cpp),
+            (r#"{"language":9}"#, Language::Go),
+            (r#"{"language":99}"#, Language::Other),
+            (r#"{"language":"ZIG"}"#, Language::Other),
+            (r#"{"language":null}"#, Language::Other),
+            ("{}", Language::Java),
+        ] {
+            assert_eq!(json(text).unwrap().language, language, "{text}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_read_and_half_a_surrogate_pair_is_replaced() {
+        let text = r#"{"remark":"a\"\\\/\b\f\n\r\t\u0001\u00e9\ud834\udd1e|\ud834|\udd1e|\ud834\u0041 and a longer run of text"}"#;
+        let expected =
+            "a\"\\/\u{8}\u{c}\n\r\t\u{1}é𝄞|\u{fffd}|\u{fffd}|\u{fffd}A and a longer run of text";
+        assert_eq!(json(text).unwrap().remark.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn only_text_with_escapes_is_copied() {
+        let view = json(r#"{"extFields":{"k":"plain","e":"\u0001"}}"#).unwrap();
+        let copied: Vec<_> = view.ext.fields.iter().map(|(_, value)| value.is_copied()).collect();
+        assert_eq!(copied, [false, true]);
+    }
+
+    #[test]
+    fn last_of_a_repeated_field_counts() {
+        assert_eq!(json(r#"{"extFields":{"k":"1","k":"2"}}"#).unwrap().ext.get("k"), Some("2"));
+    }
+
+    #[test]
+    fn broken_json_is_named_with_its_place() {
+        for (text, error) in [
+            ("", "header byte 0: expected `{`"),
+            ("[]", "header byte 0: expected `{`"),
+            (r#"{"code":1}x"#, "1 bytes follow the header"),
+            (r#"{"code":1,}"#, "header byte 10: expected a string"),
+            (r#"{"code":01}"#, "header byte 9: expected `,` or `}`"),
+            (r#"{"code":"x"}"#, "header member code is \"x\", expected a 32-bit integer"),
+            (
+                r#"{"opaque":2147483648}"#,
+                "header member opaque is \"2147483648\", expected a 32-bit integer",
+            ),
+            (r#"{"remark":"abc"#, "header byte 14: expected end of the string"),
+            (r#"{"remark":"\x"}"#, "header byte 13: expected an escape"),
+            (r#"{"remark":"\u00g0"}"#, "header byte 15: expected a hexadecimal digit"),
+            (r#"{"extFields":[]}"#, "header byte 13: expected an object or null"),
+            (r#"{"a":tru}"#, "header byte 5: expected a value"),
+            (r#"{"a":-}"#, "header byte 6: expected a digit"),
+        ] {
+            match json(text) {
+                Err(found) => assert_eq!(found.to_string(), error, "{text}"),
+                Ok(view) => panic!("{text} was read as {view:?}"),
+            }
+        }
+        let error = HeaderView::parse(Encoding::Json, b"{\"a\":\"\xff\"}");
+        assert_eq!(error, Err(ParseError::NotUtf8 { at: 6 }));
+    }
+
+    #[test]
+    fn nesting_and_number_of_fields_are_bounded() {
+        let deep = format!("{{\"a\":{}", "[".repeat(100_000));
+        assert!(matches!(json(&deep), Err(ParseError::TooDeep { .. })));
+        let deep = format!("{{\"a\":{}", "{\"a\":".repeat(100_000));
+        assert!(matches!(json(&deep), Err(ParseError::TooDeep { .. })));
+        let many =
+            format!("{{\"extFields\":{{{}}}}}", vec!["\"k\":\"\""; FIELDS_MAX + 1].join(","));
+        assert_eq!(json(&many), Err(ParseError::TooManyFields { limit: FIELDS_MAX }));
+    }
+
+    /// A compact header around the given remark and fields.
+    fn compact(remark: &[u8], fields: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0, 106, 9, 1, 0xdf, 0, 0, 0, 3, 0, 0, 0, 1];
+        for part in [remark, fields] {
+            bytes.extend((part.len() as u32).to_be_bytes());
+            bytes.extend(part);
+        }
+        bytes
+    }
+
+    #[test]
+    fn compact_header_is_read_and_empty_texts_are_absent() {
+        let bytes = compact(b"", b"\0\x01k\0\0\0\x01v\0\x01e\0\0\0\0");
+        let view = HeaderView::parse(Encoding::Compact, &bytes).unwrap();
+        assert_eq!((view.code, view.version, view.opaque), (106, 479, 3));
+        assert_eq!(
+            (view.language, view.is_response(), view.remark.clone()),
+            (Language::Go, true, None)
+        );
+        assert_eq!(pairs(&view), [("k", "v")]);
+    }
+
+    #[test]
+    fn lengths_of_a_compact_header_are_checked() {
+        let part = |bytes: &[u8]| match HeaderView::parse(Encoding::Compact, bytes) {
+            Err(ParseError::Overrun { part, length, .. }) => (part, length),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(part(&compact(b"", b"\xff\xff")), ("key", -1));
+        assert_eq!(part(&compact(b"", b"\0\x02k")), ("key", 2));
+        assert_eq!(part(&compact(b"", b"\0\x01k\x7f\xff\xff\xff")), ("value", 0x7fff_ffff));
+        let mut bytes = compact(b"", b"");
+        bytes[13..17].copy_from_slice(&(-2i32).to_be_bytes());
+        assert_eq!(part(&bytes), ("remark", -2));
+        let mut bytes = compact(b"", b"");
+        bytes.push(0);
+        let error = HeaderView::parse(Encoding::Compact, &bytes);
+        assert_eq!(error, Err(ParseError::TrailingBytes { bytes: 1 }));
+        let error = HeaderView::parse(Encoding::Compact, &compact(b"a\xff", b"")).unwrap_err();
+        assert_eq!(error, ParseError::NotUtf8 { at: 18 });
+        let many = b"\0\x01k\0\0\0\x01v".repeat(FIELDS_MAX + 1);
+        let error = HeaderView::parse(Encoding::Compact, &compact(b"", &many)).unwrap_err();
+        assert_eq!(error, ParseError::TooManyFields { limit: FIELDS_MAX });
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = HeaderView::parse(Encoding::Json, &bytes);
+            let _ = HeaderView::parse(Encoding::Compact, &bytes);
+        }
+
+        #[test]
+        fn json_of_any_kind_is_accepted_as_an_unknown_member(text in any_json_text()) {
+            let header = format!("{{\"x\":{text},\"code\":7}}");
+            prop_assert_eq!(json(&header).map(|view| view.code), Ok(7));
+        }
+
+        #[test]
+        fn what_is_read_is_json(text in r#"[{}\[\]",:0-2a\\u\-. tfn]{0,24}"#) {
+            let header = format!("{{\"x\":{text}}}");
+            if json(&header).is_ok() {
+                // Half a surrogate pair is replaced here and refused there.
+                let strict = serde_json::from_str::<serde_json::Value>(&header);
+                prop_assert!(strict.is_ok() || header.contains("\\u"), "{header}");
+            }
+        }
+    }
+
+    fn any_json_text() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            any::<bool>().prop_map(|b| b.to_string()),
+            any::<f64>().prop_filter("JSON", |f| f.is_finite()).prop_map(|f| f.to_string()),
+            any::<String>().prop_map(|s| serde_json::to_string(&s).unwrap()),
+        ];
+        leaf.prop_recursive(6, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4)
+                    .prop_map(|items| format!("[{}]", items.join(" , "))),
+                prop::collection::vec(inner, 0..4).prop_map(|items| {
+                    let members: Vec<_> = items.iter().map(|v| format!("\"k\" : {v}")).collect();
+                    format!("{{ {} }}", members.join(","))
+                }),
+            ]
+        })
+    }
+}

@@ -125,10 +125,11 @@ fn look_up<'v>(whole: &'v serde_json::Value, path: &str) -> Option<&'v serde_jso
     })
 }
 
-/// Turns keys that are numbers or objects into strings; `None` when the text is too deep or ends
+/// Turns keys that are numbers or objects into strings and leaves out members that are `null`; `None` when the text is too deep or ends
 /// inside a value. What else is wrong with it is left to the JSON reader.
 pub fn quote_keys(body: &[u8]) -> Option<Cow<'_, [u8]>> {
-    let mut rewriter = Rewriter { body, at: 0, out: Vec::with_capacity(body.len() + 64) };
+    let out = Vec::with_capacity(body.len() + 64);
+    let mut rewriter = Rewriter { body, at: 0, out, in_key: false };
     rewriter.value(0)?;
     rewriter.out.extend_from_slice(&body[rewriter.at..]);
     Some(Cow::Owned(rewriter.out))
@@ -138,6 +139,8 @@ struct Rewriter<'b> {
     body: &'b [u8],
     at: usize,
     out: Vec<u8>,
+    /// Whether an object is read that is a key.
+    in_key: bool,
 }
 
 impl Rewriter<'_> {
@@ -148,28 +151,72 @@ impl Rewriter<'_> {
         self.space();
         match self.peek()? {
             b'{' => self.object(depth),
-            b'[' => self.list(b']', |this| this.value(depth + 1)),
+            b'[' => self.array(depth),
             b'"' => self.string(),
             _ => self.bare(),
         }
     }
 
+    /// An object without its members that are `null`: for RocketMQ these are the same as absent.
     fn object(&mut self, depth: usize) -> Option<()> {
-        self.list(b'}', |this| {
-            this.key(depth)?;
-            this.space();
-            (this.peek()? == b':').then_some(())?;
-            this.copy();
-            this.value(depth + 1)
-        })
+        self.copy();
+        self.space();
+        let mut separator: &[u8] = b"";
+        while self.peek()? != b'}' {
+            let start = self.out.len();
+            self.out.extend_from_slice(separator);
+            self.key(depth)?;
+            self.space();
+            (self.peek()? == b':').then_some(())?;
+            self.copy();
+            let value = self.out.len();
+            self.value(depth + 1)?;
+            if self.out[value..] == *b"null" {
+                self.out.truncate(start);
+            } else {
+                separator = b",";
+            }
+            self.end_of_item(b'}')?;
+        }
+        self.copy();
+        Some(())
+    }
+
+    fn array(&mut self, depth: usize) -> Option<()> {
+        self.copy();
+        self.space();
+        let mut separator: &[u8] = b"";
+        while self.peek()? != b']' {
+            self.out.extend_from_slice(separator);
+            self.value(depth + 1)?;
+            separator = b",";
+            self.end_of_item(b']')?;
+        }
+        self.copy();
+        Some(())
+    }
+
+    /// Passes the comma after an item, or stops before the bracket.
+    fn end_of_item(&mut self, close: u8) -> Option<()> {
+        self.space();
+        if self.peek()? == b',' {
+            self.at += 1;
+            self.space();
+            return Some(());
+        }
+        (self.peek()? == close).then_some(())
     }
 
     fn key(&mut self, depth: usize) -> Option<()> {
         match self.peek()? {
             b'"' => self.string(),
             b'{' => {
+                // Each level of keys within keys would double the escapes; the protocol has one.
+                (!self.in_key).then_some(())?;
                 let start = self.out.len();
+                self.in_key = true;
                 self.object(depth + 1)?;
+                self.in_key = false;
                 let key = self.out.split_off(start);
                 let text = String::from_utf8(key).ok()?;
                 serde_json::to_writer(&mut self.out, &text).ok()
@@ -181,24 +228,6 @@ impl Rewriter<'_> {
                 Some(())
             }
         }
-    }
-
-    /// Items between brackets, separated by commas.
-    fn list(&mut self, close: u8, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
-        self.copy();
-        self.space();
-        while self.peek()? != close {
-            item(self)?;
-            self.space();
-            if self.peek()? == b',' {
-                self.copy();
-                self.space();
-            } else if self.peek()? != close {
-                return None;
-            }
-        }
-        self.copy();
-        Some(())
     }
 
     fn string(&mut self) -> Option<()> {
@@ -313,7 +342,7 @@ impl Formatter for LegacyFormatter {
         writer: &mut W,
         escape: CharEscape,
     ) -> io::Result<()> {
-        match (self.key, escape) {
+        match (self.key, &escape) {
             (KeyState::Bare, CharEscape::Quote) => return writer.write_all(b"\""),
             (KeyState::Bare, CharEscape::ReverseSolidus) => return writer.write_all(b"\\"),
             (KeyState::Begun, _) => self.begin_text(writer)?,
@@ -347,19 +376,17 @@ impl Formatter for AsciiFormatter {
 }
 
 /// A queue as the protocol names it: the "MQ object".
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageQueue {
     /// Name of the broker group.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default)]
     pub broker_name: String,
     /// Number of the queue; -1 stands for all queues of the broker.
     #[serde(default)]
     pub queue_id: i32,
     /// Name of the topic.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default)]
     pub topic: String,
 }
 
@@ -417,14 +444,23 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for QueueTable<V> {
     }
 }
 
-/// Reads `null` as the default, as RocketMQ's reader leaves such a member unset.
-pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+/// Declares a body: a struct in camel case whose absent members have their default.
+macro_rules! body {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident: $what:literal {
+            $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
+
+        $crate::json::json_bodies!($name: $what,);
+    };
 }
+pub(crate) use body;
 
 /// Declares bodies as such: `Type: "what it is",`.
 macro_rules! json_bodies {
@@ -491,6 +527,7 @@ mod tests {
     fn nesting_is_bounded() {
         assert_eq!(quote_keys(&b"[".repeat(1_000_000)), None);
         assert_eq!(quote_keys(&b"{{".repeat(1_000_000)), None);
+        assert_eq!(quote_keys(br#"{{{"a":1}:2}:3}"#), None);
         assert!(from_json::<serde_json::Value>(&b"{0:".repeat(1_000_000)).is_err());
     }
 

@@ -58,7 +58,7 @@ impl Default for ServerLimits {
             frame_bytes_max: *FRAME_BYTES.end(),
             outbound_bytes_max: 64 * 1024 * 1024,
             batch_requests_max: 512,
-            idle_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_mins(2),
             drain_timeout: Duration::from_millis(500),
         }
     }
@@ -187,15 +187,20 @@ impl<S: Service> Server<S> {
     /// answer what waits; then they are closed.
     pub async fn serve(self, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
-        let mut accepted = Vec::new();
+        let mut accepted: Vec<Arc<Connection>> = Vec::new();
+        // Ended connections are let go whenever their list has doubled.
+        let mut sweep_at = 64;
         loop {
             tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => break,
+                () = stopped(&mut shutdown) => break,
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 incoming = listener.accept() => match incoming {
                     Ok((stream, peer)) => {
                         if let Some(connection) = self.accept(stream, peer, &mut tasks) {
-                            accepted.retain(|open: &Arc<Connection>| !open.is_closed());
+                            if accepted.len() >= sweep_at {
+                                accepted.retain(|open| !open.is_closed());
+                                sweep_at = 64 + 2 * accepted.len();
+                            }
                             accepted.push(connection);
                         }
                     }
@@ -238,6 +243,12 @@ impl<S: Service> Server<S> {
         tasks.spawn(open.run(stream));
         Some(connection)
     }
+}
+
+/// Waits for the signal, or for the end of whoever could give it.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // What is returned holds a lock, so it may not live beyond this function.
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 async fn drain(mut tasks: JoinSet<()>, accepted: Vec<Arc<Connection>>, drain_timeout: Duration) {

@@ -118,10 +118,10 @@ impl<'w> FrameWriter<'w> {
     }
 
     fn json_key(&mut self, key: &str) {
-        if self.ext_open {
+        self.open_ext();
+        // A value ends with a quote, so only the first field follows the brace.
+        if self.out.last() != Some(&b'{') {
             self.out.put_u8(b',');
-        } else {
-            self.open_ext();
         }
         put_json_string(self.out, key);
         self.out.put_u8(b':');
@@ -266,5 +266,84 @@ fn put_escape(out: &mut BytesMut, byte: u8) {
             let (high, low) = (HEX[usize::from(control >> 4)], HEX[usize::from(control & 15)]);
             out.put_slice(&[b'\\', b'u', b'0', b'0', high, low]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Command, Frame};
+
+    const REPLY: ReplyTo = ReplyTo { opaque: 7, encoding: Encoding::Json, one_way: false };
+
+    fn header_text(wire: &mut BytesMut) -> String {
+        let frame = Frame::decode(wire).unwrap().unwrap();
+        String::from_utf8(frame.header.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn answer_to_a_send_matches_the_reference() {
+        let mut out = BytesMut::new();
+        let mut writer = FrameWriter::answer(&mut out, REPLY, ResponseCode::SUCCESS, None);
+        for (key, value) in [
+            ("queueId", "1"),
+            ("transactionId", "X"),
+            ("msgId", "7F00000100002A9F0000000000000000"),
+            ("TRACE_ON", "true"),
+            ("MSG_REGION", "DefaultRegion"),
+            ("queueOffset", "0"),
+        ] {
+            writer.field(key, value);
+        }
+        writer.finish(b"").unwrap();
+        let vector = r#"{"code":0,"extFields":{"queueId":"1","transactionId":"X","msgId":"7F00000100002A9F0000000000000000","TRACE_ON":"true","MSG_REGION":"DefaultRegion","queueOffset":"0"},"flag":1,"language":"JAVA","opaque":7,"serializeTypeCurrentRPC":"JSON","version":479}"#;
+        assert_eq!(header_text(&mut out), vector);
+    }
+
+    #[test]
+    fn opened_field_map_without_fields_matches_the_reference() {
+        let mut out = BytesMut::new();
+        let members = HeaderMembers {
+            encoding: Encoding::Json,
+            code: 34,
+            language: Language::Java,
+            version: VERSION,
+            opaque: 2,
+            flag: 0,
+            remark: None,
+        };
+        let mut writer = FrameWriter::begin(&mut out, members);
+        writer.open_ext();
+        writer.finish(b"").unwrap();
+        let vector = r#"{"code":34,"extFields":{},"flag":0,"language":"JAVA","opaque":2,"serializeTypeCurrentRPC":"JSON","version":479}"#;
+        assert_eq!(header_text(&mut out), vector);
+    }
+
+    #[test]
+    fn dropped_or_failed_frame_leaves_the_buffer_as_it_was() {
+        for encoding in [Encoding::Json, Encoding::Compact] {
+            let reply = ReplyTo { encoding, ..REPLY };
+            let mut out = BytesMut::from("kept");
+            let mut writer = FrameWriter::answer(&mut out, reply, ResponseCode::SUCCESS, None);
+            writer.field("k", "v");
+            drop(writer);
+            let writer = FrameWriter::answer(&mut out, reply, ResponseCode::SUCCESS, Some("r"));
+            let failed: Result<(), FrameError> = writer.finish_with(|out| {
+                out.put_slice(b"half a body");
+                Err(FrameError::Size { size: 1 })
+            });
+            assert!(failed.is_err());
+            assert_eq!(&out[..], b"kept");
+        }
+    }
+
+    #[test]
+    fn answer_above_the_limit_is_replaced_by_a_system_error() {
+        let mut out = BytesMut::from("");
+        let writer = FrameWriter::answer(&mut out, REPLY, ResponseCode::SUCCESS, None);
+        assert!(writer.finish_or_refuse(|out| out.put_bytes(0, 16 << 20)).is_err());
+        let answer = Command::from_frame(Frame::decode(&mut out).unwrap().unwrap()).unwrap();
+        assert_eq!((answer.response_code(), answer.opaque), (ResponseCode::SYSTEM_ERROR, 7));
+        assert!(answer.remark.unwrap().contains("accepted range"));
     }
 }

@@ -11,13 +11,7 @@ use gantry_model::{
 };
 use gantry_record::{Draft, properties};
 
-use crate::{
-    change::{self, key_hash},
-    errors::EncodeError,
-    log::RecordBatch,
-    queues::Queue,
-    topics::Topic,
-};
+use crate::{change, errors::EncodeError, log::RecordBatch, queues::Queue, topics::Topic};
 
 /// What a record ends: both happen in the same write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,8 +98,6 @@ pub(crate) struct Item {
     pub(crate) queued: bool,
     pub(crate) size: u32,
     pub(crate) tag_hash: i64,
-    /// Number of hashes in `Batch::key_hashes`.
-    pub(crate) keys: u32,
     pub(crate) park: Option<Park>,
     pub(crate) ends: Option<Ends>,
 }
@@ -119,7 +111,6 @@ pub struct Batch {
     pub(crate) topics: Vec<Arc<Topic>>,
     /// Queue of each message, filled by the append.
     pub(crate) queues: Vec<Arc<Queue>>,
-    pub(crate) key_hashes: Vec<u64>,
     pub(crate) placed: Vec<Placed>,
     properties: Vec<u8>,
 }
@@ -132,12 +123,10 @@ impl Batch {
 
     /// Forgets every message and keeps the memory.
     pub fn clear(&mut self) {
-        self.records.buf.clear();
-        self.records.slots.clear();
+        self.records.clear();
         self.items.clear();
         self.topics.clear();
         self.queues.clear();
-        self.key_hashes.clear();
         self.placed.clear();
     }
 
@@ -153,7 +142,7 @@ impl Batch {
 
     /// Bytes of the encoded messages.
     pub fn bytes(&self) -> usize {
-        self.records.buf.len()
+        self.records.bytes()
     }
 
     /// Where message `index` was placed by the append.
@@ -180,17 +169,13 @@ impl Batch {
             change::tag_hash_of(draft.properties),
             "the index says what the record says, or a rebuilt view would differ"
         );
-        let slot = self.encode(draft, index.ends)?;
-        self.records.slots.push((slot, QueueOffset(0)));
-        let hashes_before = self.key_hashes.len();
-        self.key_hashes.extend(index.keys.words().map(|word| key_hash(draft.topic, word)));
+        let record = self.encode(draft, index.ends)?;
         let item = Item {
             topic: self.topic_index(topic),
             queue: draft.queue,
             queued: change::enters_queue(draft.sys_flag),
-            size: slot.size,
+            size: self.records.record_bytes(record),
             tag_hash: index.tag_hash,
-            keys: (self.key_hashes.len() - hashes_before) as u32,
             park: index.timer_due_ms.map(|due_ms| park(draft, due_ms)),
             ends: index.ends,
         };
@@ -200,14 +185,9 @@ impl Batch {
 
     /// Encodes with the property that says what the record ends, and with no other of that key:
     /// a client may have copied it from a message that it received.
-    fn encode(
-        &mut self,
-        draft: &Draft<'_>,
-        ends: Option<Ends>,
-    ) -> Result<gantry_record::Slot, EncodeError> {
-        let out = &mut self.records.buf;
+    fn encode(&mut self, draft: &Draft<'_>, ends: Option<Ends>) -> Result<usize, EncodeError> {
         if ends.is_none() && memchr::memmem::find(draft.properties, ENDS.as_bytes()).is_none() {
-            return Ok(gantry_record::encode(draft, out)?);
+            return Ok(self.records.push(draft)?);
         }
         self.properties.clear();
         properties::edit(draft.properties, &[ENDS], &mut self.properties);
@@ -216,7 +196,7 @@ impl Batch {
                 .expect("the key and the value have no separator");
         }
         let draft = Draft { properties: &self.properties, ..*draft };
-        Ok(gantry_record::encode(&draft, out)?)
+        Ok(self.records.push(&draft)?)
     }
 
     fn topic_index(&mut self, topic: &Arc<Topic>) -> u32 {

@@ -73,7 +73,9 @@ pub(crate) fn of_record(
 ) -> Result<Option<Change>, StateError> {
     if record.topic() == STATE_TOPIC {
         let mut entries = state::decode(record.body())?;
-        entries.iter_mut().for_each(|entry| settle(entry, record.position()));
+        for entry in &mut entries {
+            entry.settle(record.position());
+        }
         return Ok(Some(Change::State(entries)));
     }
     if record.topic().starts_with(INTERNAL_PREFIX) {
@@ -97,13 +99,6 @@ pub(crate) fn of_record(
         timer: timer_of(record, topics),
         ends,
     })))
-}
-
-/// An epoch that starts "here" starts at the record's position.
-fn settle(entry: &mut StateEntry, position: PhysicalOffset) {
-    if let StateEntry::Topic { since: since @ None, .. } = entry {
-        *since = Some(position);
-    }
 }
 
 fn timer_of(record: &RecordView<'_>, topics: &TopicTable) -> Option<TimerSet> {

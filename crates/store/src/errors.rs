@@ -6,7 +6,10 @@ use std::path::PathBuf;
 
 use gantry_model::{PhysicalOffset, QueueId, TopicName};
 
-use crate::{log, state::StateError, views::ViewError};
+use crate::{
+    image::ImageError, keys::KeyError, log, retention::RetentionError, state::StateError,
+    views::ViewError,
+};
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,12 @@ pub enum OpenError {
         /// The cause.
         source: ReplayError,
     },
+    /// The newest state image could not be loaded.
+    #[error("load the state image")]
+    Image(#[from] ImageError),
+    /// Key index or retention could not be opened.
+    #[error("open the upkeep")]
+    Upkeep(#[source] RetentionError),
     /// What was recovered could not be synced.
     #[error("sync the recovered log")]
     Sync(#[from] SyncError),
@@ -164,7 +173,7 @@ pub enum ReadError {
     Views(#[from] ViewError),
     /// The key index could not be read.
     #[error("read the key index")]
-    Keys(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Keys(#[from] KeyError),
 }
 
 /// Why upkeep failed.
@@ -173,9 +182,9 @@ pub enum MaintainError {
     /// Views could not be flushed.
     #[error("flush the views")]
     Views(#[from] ViewError),
-    /// The log could not be shortened.
-    #[error("let go of old messages")]
-    Retention(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Keys could not be indexed, or the log not be shortened.
+    #[error("index keys and let go of old messages")]
+    Retention(#[from] RetentionError),
 }
 
 /// Why a store did not close cleanly. What was confirmed is safe: the next open replays it.
@@ -190,4 +199,7 @@ pub enum CloseError {
     /// Views could not be written.
     #[error("write the views")]
     Views(#[from] ViewError),
+    /// The log could not be marked as synced, or the key index not be written.
+    #[error("close the log and the key index")]
+    Upkeep(#[from] RetentionError),
 }

@@ -25,6 +25,10 @@ impl GroupTable {
         self.by_name.values().cloned().collect()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
     pub(crate) fn version(&self) -> DataVersion {
         self.version
     }
@@ -42,8 +46,6 @@ impl GroupTable {
     }
 
     pub(crate) fn note_version(&mut self, version: DataVersion) {
-        if version.counter > self.version.counter {
-            self.version = version;
-        }
+        self.version = self.version.newer(version);
     }
 }

@@ -2,38 +2,30 @@
 //! Invariant: what was confirmed survives; every view can be rebuilt from the log.
 //! A synchronous library: it opens no socket and reads no clock.
 
+mod append;
+mod apply;
 mod batch;
 pub mod change;
 mod errors;
-#[doc(hidden)]
-#[allow(missing_docs)]
-pub mod log {
-    use gantry_model::QueueOffset;
-    #[derive(Debug, thiserror::Error)]
-    #[error("open")]
-    pub struct OpenError;
-    #[derive(Debug, thiserror::Error)]
-    #[error("append")]
-    pub struct AppendError;
-    #[derive(Debug, thiserror::Error)]
-    #[error("sync")]
-    pub struct SyncError;
-    #[derive(Debug, thiserror::Error)]
-    #[error("read")]
-    pub struct ReadError;
-    #[derive(Debug, Default)]
-    pub struct RecordBatch {
-        pub buf: Vec<u8>,
-        pub slots: Vec<(gantry_record::Slot, QueueOffset)>,
-    }
-}
+mod groups;
+pub mod image;
+pub mod keys;
+pub mod log;
 mod offsets;
 mod options;
-mod groups;
 mod queues;
+mod read;
+mod recover;
+pub mod retention;
+mod ring;
 pub mod state;
 mod store;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod timers;
 mod topics;
+mod types;
 pub mod views;
 
 pub use batch::{Batch, Ends, Index, KeySource, Placed};
@@ -43,9 +35,11 @@ pub use errors::{
 };
 pub use offsets::OffsetCommit;
 pub use options::{Flush, Now, Retention, StoreOptions};
-pub use store::{
-    Boundary, Bounds, Damage, Maintenance, OpenReport, QueueRead, ReadLimits, ReadStatus, Store,
+pub use store::Store;
+pub use tables::image_entries;
+pub use topics::{DataVersion, Topic};
+pub use types::{
+    Boundary, Bounds, Damage, Maintenance, OpenReport, QueueRead, ReadLimits, ReadStatus,
     StoreStatus, Ticket, Timer,
 };
-pub use topics::{DataVersion, Topic};
 pub use views::{ViewError, layout::Entry};

@@ -37,7 +37,8 @@ impl OffsetTable {
     /// Sorted by topic and queue.
     pub(crate) fn of_group(&self, group: &str) -> Vec<(TopicId, QueueId, QueueOffset)> {
         let queues = self.groups.get(group).into_iter().flatten();
-        let mut all: Vec<_> = queues.map(|((topic, queue), offset)| (*topic, *queue, *offset)).collect();
+        let mut all: Vec<_> =
+            queues.map(|((topic, queue), offset)| (*topic, *queue, *offset)).collect();
         all.sort_unstable();
         all
     }
@@ -45,14 +46,32 @@ impl OffsetTable {
     /// Groups with an offset on the topic, sorted.
     pub(crate) fn groups_on(&self, topic: TopicId) -> Vec<GroupName> {
         let on = |queues: &Queues| queues.keys().any(|(of, _)| *of == topic);
-        let mut names: Vec<_> =
-            self.groups.iter().filter(|(_, queues)| on(queues)).map(|(name, _)| name.clone()).collect();
+        let mut names: Vec<_> = self
+            .groups
+            .iter()
+            .filter(|(_, queues)| on(queues))
+            .map(|(name, _)| name.clone())
+            .collect();
         names.sort_unstable();
         names
     }
 
-    /// A commit that a record carries.
+    /// A commit that a record carries. One that was staged while the record was written is newer, and stays.
     pub(crate) fn set(&mut self, commit: &OffsetCommit) {
+        let superseded = !self.staged.is_empty()
+            && self.staged.contains_key(&(commit.group.clone(), commit.topic, commit.queue));
+        if !superseded {
+            self.show(commit);
+        }
+    }
+
+    /// A commit that the next record of staged commits will carry.
+    pub(crate) fn stage(&mut self, commit: OffsetCommit) {
+        self.show(&commit);
+        self.staged.insert((commit.group, commit.topic, commit.queue), commit.offset);
+    }
+
+    fn show(&mut self, commit: &OffsetCommit) {
         let key = (commit.topic, commit.queue);
         if let Some(queues) = self.groups.get_mut(commit.group.as_str()) {
             queues.insert(key, commit.offset);
@@ -61,46 +80,41 @@ impl OffsetTable {
         }
     }
 
-    /// A commit that the next record of staged commits will carry.
-    pub(crate) fn stage(&mut self, commit: OffsetCommit) {
-        self.set(&commit);
-        self.staged.insert((commit.group, commit.topic, commit.queue), commit.offset);
-    }
-
-    /// A newer commit of the same queue is in a record: the staged one must not follow it.
-    pub(crate) fn unstage(&mut self, commit: &OffsetCommit) {
-        if !self.staged.is_empty() {
-            self.staged.remove(&(commit.group.clone(), commit.topic, commit.queue));
-        }
-    }
-
     pub(crate) fn staged(&self) -> usize {
         self.staged.len()
     }
 
-    /// Up to `max` staged commits, to be written; they stay staged until `unstage_written`.
-    pub(crate) fn staged_commits(&self, max: usize) -> Vec<OffsetCommit> {
-        let commits = self.staged.iter().take(max);
-        commits
-            .map(|((group, topic, queue), offset)| OffsetCommit {
-                group: group.clone(),
-                topic: *topic,
-                queue: *queue,
-                offset: *offset,
-            })
+    /// Takes the staged commit of the same group and queue: a record will carry a newer one.
+    pub(crate) fn unstage(&mut self, commit: &OffsetCommit) -> Option<OffsetCommit> {
+        if self.staged.is_empty() {
+            return None;
+        }
+        let key = (commit.group.clone(), commit.topic, commit.queue);
+        let offset = self.staged.remove(&key)?;
+        Some(OffsetCommit { offset, ..commit.clone() })
+    }
+
+    /// Takes up to `max` staged commits, which a record will carry.
+    pub(crate) fn take_staged(&mut self, max: usize) -> Vec<OffsetCommit> {
+        let keys: Vec<_> = self.staged.keys().take(max).cloned().collect();
+        let taken = keys.into_iter().filter_map(|key| self.staged.remove_entry(&key));
+        taken
+            .map(|((group, topic, queue), offset)| OffsetCommit { group, topic, queue, offset })
             .collect()
     }
 
-    /// Forgets a staged commit if it is still the one written.
-    pub(crate) fn unstage_written(&mut self, written: &OffsetCommit) {
-        let key = (written.group.clone(), written.topic, written.queue);
-        if self.staged.get(&key) == Some(&written.offset) {
-            self.staged.remove(&key);
+    /// Gives commits back that no record carries after all.
+    pub(crate) fn restage(&mut self, commits: Vec<OffsetCommit>) {
+        for commit in commits {
+            let key = (commit.group, commit.topic, commit.queue);
+            self.staged.entry(key).or_insert(commit.offset);
         }
     }
 
     pub(crate) fn remove_topic(&mut self, topic: TopicId) {
-        self.groups.values_mut().for_each(|queues| queues.retain(|(of, _), _| *of != topic));
+        for queues in self.groups.values_mut() {
+            queues.retain(|(of, _), _| *of != topic);
+        }
         self.groups.retain(|_, queues| !queues.is_empty());
         self.staged.retain(|(_, of, _), _| *of != topic);
     }
@@ -130,19 +144,33 @@ mod tests {
         table.stage(commit("g", 1, 5));
         assert_eq!(table.get("g", TopicId(1), QueueId(0)), Some(QueueOffset(5)));
         let newer = commit("g", 1, 9);
+        assert_eq!(table.unstage(&newer), Some(commit("g", 1, 5)));
         table.set(&newer);
-        table.unstage(&newer);
+        assert_eq!(table.get("g", TopicId(1), QueueId(0)), Some(QueueOffset(9)));
         assert_eq!(table.staged(), 0);
     }
 
     #[test]
-    fn commit_staged_while_an_older_one_is_written_stays_staged() {
+    fn commit_staged_while_an_older_one_is_written_stays_visible_and_staged() {
         let mut table = OffsetTable::default();
         table.stage(commit("g", 1, 5));
-        let written = table.staged_commits(10);
+        let written = table.take_staged(10);
         table.stage(commit("g", 1, 6));
-        written.iter().for_each(|commit| table.unstage_written(commit));
-        assert_eq!(table.staged_commits(10), [commit("g", 1, 6)]);
+        for commit in &written {
+            table.set(commit);
+        }
+        assert_eq!(table.get("g", TopicId(1), QueueId(0)), Some(QueueOffset(6)));
+        assert_eq!(table.take_staged(10), [commit("g", 1, 6)]);
+    }
+
+    #[test]
+    fn commits_given_back_yield_to_newer_ones() {
+        let mut table = OffsetTable::default();
+        table.stage(commit("g", 1, 5));
+        let taken = table.take_staged(10);
+        table.stage(commit("g", 1, 6));
+        table.restage(taken);
+        assert_eq!(table.take_staged(10), [commit("g", 1, 6)]);
     }
 
     #[test]

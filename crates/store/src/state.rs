@@ -86,6 +86,15 @@ pub enum StateEntry {
     Counters(Counters),
 }
 
+impl StateEntry {
+    /// An epoch that starts "here" starts at the position of the entry's record.
+    pub(crate) fn settle(&mut self, position: PhysicalOffset) {
+        if let Self::Topic { since: since @ None, .. } = self {
+            *since = Some(position);
+        }
+    }
+}
+
 /// Numbers that outlive the topics and groups that they came from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -382,9 +391,11 @@ pub(crate) mod tests {
                 version,
                 config: GroupConfig::new(group)
             }),
-            (any_group(), any::<bool>(), any_version()).prop_map(|(group, clean_offsets, version)| {
-                StateEntry::GroupGone { group, clean_offsets, version }
-            }),
+            (any_group(), any::<bool>(), any_version()).prop_map(
+                |(group, clean_offsets, version)| {
+                    StateEntry::GroupGone { group, clean_offsets, version }
+                }
+            ),
             (any_group(), id(), any::<u32>(), any::<u64>()).prop_map(
                 |(group, topic, queue, offset)| StateEntry::Offset(OffsetCommit {
                     group,
@@ -409,7 +420,9 @@ pub(crate) mod tests {
         #[test]
         fn entries_round_trip(entries in prop::collection::vec(any_entry(), 0..5)) {
             let mut body = StateBody::new();
-            entries.iter().for_each(|entry| body.push(entry));
+            for entry in &entries {
+                body.push(entry);
+            }
             prop_assert_eq!(decode(body.bytes()).unwrap(), entries);
         }
 

@@ -1,249 +1,441 @@
 //! The store: one commit log, its views and its tables behind one type.
-//! Invariant: readers see what is confirmed and nothing else; answers of a call that succeeded survive as promised.
-//! Leaves threads and time to its owner.
-#![allow(unused_variables, clippy::unimplemented, dead_code, clippy::unused_self, clippy::needless_pass_by_value)]
+//! Invariant: readers see what is confirmed and nothing else; what a call that succeeded promised survives.
+//! Leaves threads and time to its owner. Locks are taken in the order tail, tables, ring, queue.
 
-use std::sync::Arc;
+use std::{
+    fs::{File, OpenOptions},
+    hash::BuildHasher,
+    io::{Read as _, Write as _},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
 
-use bytes::{Bytes, BytesMut};
-use gantry_model::*;
+use fs4::fs_std::FileExt as _;
+use gantry_model::{GroupConfig, GroupName, PhysicalOffset, QueueId, QueueOffset};
+use parking_lot::Mutex;
 
-use crate::{topics::{DataVersion, Topic}, errors::*, options::*, offsets::*, batch::Batch, views::{ViewError, layout::Entry}};
+use crate::{
+    append::Tail,
+    apply::Applier,
+    errors::{CloseError, MaintainError, OpenError, ReadError, SyncError},
+    log::{
+        self, Log, LogOptions, StoreId,
+        files::{Files, StdFiles},
+    },
+    options::{Flush, Now, StoreOptions},
+    queues::Queues,
+    recover::{Restored, restore},
+    retention::Upkeep,
+    ring::Ring,
+    tables::Tables,
+    timers::{Pending, Timers},
+    topics::{DataVersion, Topic},
+    types::{Damage, Maintenance, OpenReport, StoreStatus, Timer},
+    views::{ViewError, ViewStore},
+};
 
-/// Position at which an append is durable as promised, once it is confirmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket {
-    /// First byte behind the append.
-    pub end: PhysicalOffset,
-}
-
-/// Offsets that a queue holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// First offset still there.
-    pub min: QueueOffset,
-    /// Offset that the next message gets.
-    pub max: QueueOffset,
-}
-
-/// How much one read may give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadLimits {
-    /// Most messages.
-    pub messages_max: u32,
-    /// Most bytes, if the first message is not larger.
-    pub bytes_max: usize,
-    /// Most entries looked at. The reference's is 800.
-    pub scan_max: u32,
-}
-
-/// What a read found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReadStatus {
-    /// Messages.
-    Found,
-    /// Entries, none of them accepted.
-    NoMatch,
-    /// The queue never had a message.
-    Empty,
-    /// The offset is below the queue's first.
-    TooSmall,
-    /// The offset is the one that the next message gets.
-    AtEnd,
-    /// The offset is beyond that.
-    BeyondEnd,
-    /// The messages there went while they were read.
-    Removed,
-}
-
-/// Outcome of a read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueRead {
-    /// What was found.
-    pub status: ReadStatus,
-    /// Offset to go on from.
-    pub next: QueueOffset,
-    /// First offset of the queue.
-    pub min: QueueOffset,
-    /// Offset that the queue's next message gets.
-    pub max: QueueOffset,
-    /// Messages read.
-    pub messages: u32,
-    /// Position of the last one, if any.
-    pub last_position: Option<PhysicalOffset>,
-}
-
-/// Which of several messages a search by time means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Boundary {
-    /// The first one stored at that time or later.
-    Lower,
-    /// The last one stored at that time or earlier.
-    Upper,
-}
-
-/// A parked message whose time may have come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timer {
-    /// Its due time, in milliseconds since 1970.
-    pub due_ms: u64,
-    /// Its position.
-    pub position: PhysicalOffset,
-}
-
-/// What opening found.
-#[derive(Debug, Clone, Default)]
-pub struct OpenReport {
-    /// Records replayed from the log.
-    pub records_replayed: u64,
-    /// Whether the views were rebuilt from nothing.
-    pub views_rebuilt: bool,
-    /// Bytes cut from the log's torn tail.
-    pub bytes_cut: u64,
-    /// Damaged places found.
-    pub damage: Vec<Damage>,
-}
-
-/// A place of the log that cannot be read as what was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// Where.
-    pub position: PhysicalOffset,
-    /// What is wrong.
-    pub reason: String,
-}
-
-/// What upkeep did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Maintenance {
-    /// Log segments let go.
-    pub segments_removed: u64,
-    /// Whether the views were flushed.
-    pub views_flushed: bool,
-    /// Whether a state image was written.
-    pub image_written: bool,
-}
-
-/// The store at one moment.
-#[derive(Debug, Clone)]
-pub struct StoreStatus {
-    /// First byte of the log that is kept.
-    pub log_start: PhysicalOffset,
-    /// End of what readers see.
-    pub confirmed: PhysicalOffset,
-    /// End of what is on disk.
-    pub synced: PhysicalOffset,
-    /// End of the log.
-    pub written: PhysicalOffset,
-    /// End of what the views hold.
-    pub applied: PhysicalOffset,
-    /// Bytes of the log kept.
-    pub log_bytes: u64,
-    /// Number of segments.
-    pub segments: usize,
-    /// Bytes written and not synced.
-    pub dirty_bytes: u64,
-    /// Bytes of entries that wait for the views.
-    pub ring_bytes: usize,
-    /// Rough size of the views, in bytes.
-    pub view_bytes: u64,
-    /// Number of topics.
-    pub topics: usize,
-    /// Number of groups.
-    pub groups: usize,
-    /// Damaged places found since opening, the newest last, at most 100.
-    pub damage: Vec<Damage>,
-    /// Number of damaged records met since opening.
-    pub damaged_records: u64,
-}
+/// Damaged places remembered; the count goes on.
+const DAMAGE_REMEMBERED: usize = 100;
+/// Records after which the views are flushed: a replay of them takes about a second.
+const FLUSH_RECORDS: u64 = 1_000_000;
+/// Bytes of log after which the views are flushed.
+const FLUSH_BYTES: u64 = 1 << 30;
+/// Records in one batch of views when the store closes.
+const CLOSE_RECORDS: usize = 8192;
 
 /// A store that is open.
+pub struct Store {
+    pub(crate) options: StoreOptions,
+    pub(crate) log: Log,
+    pub(crate) views: Arc<dyn ViewStore>,
+    pub(crate) tail: Mutex<Tail>,
+    pub(crate) tables: Tables,
+    pub(crate) queues: Queues,
+    pub(crate) timers: Timers,
+    pub(crate) ring: Mutex<Ring>,
+    /// Bytes of the ring, readable without its lock.
+    pub(crate) ring_bytes: AtomicUsize,
+    pub(crate) confirmed: AtomicU64,
+    pub(crate) applied: AtomicU64,
+    pub(crate) damage: Mutex<DamageList>,
+    pub(crate) upkeep: Upkeep,
+    applying: Mutex<Applying>,
+    lock: Mutex<Option<File>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// The applying side, and what it has done since the views were flushed.
 #[derive(Debug)]
-pub struct Store {}
+struct Applying {
+    applier: Applier,
+    records: u64,
+    flushed: PhysicalOffset,
+}
+
+/// Damaged places met since opening.
+#[derive(Debug, Default)]
+pub(crate) struct DamageList {
+    newest: Vec<Damage>,
+    count: u64,
+}
+
+impl DamageList {
+    pub(crate) fn push(&mut self, damage: Damage) {
+        self.count += 1;
+        if self.newest.len() == DAMAGE_REMEMBERED {
+            self.newest.remove(0);
+        }
+        self.newest.push(damage);
+    }
+}
 
 impl Store {
     /// Opens the store in `options.dir`, or makes one, and recovers it.
-    pub fn open(options: StoreOptions, now: Now) -> Result<(Arc<Self>, OpenReport), OpenError> { unimplemented!() }
+    pub fn open(options: StoreOptions, now: Now) -> Result<(Arc<Self>, OpenReport), OpenError> {
+        let lock = take_lock(&options.dir)?;
+        let views = crate::views::open(&options)?;
+        Self::open_locked(options, views, Arc::new(StdFiles), Some(lock), now)
+    }
+
+    /// Opens a store on other views and another disk, for simulation and tests. The caller sees to it that no other
+    /// store uses them.
+    pub fn open_on(
+        options: StoreOptions,
+        views: Arc<dyn ViewStore>,
+        files: Arc<dyn Files>,
+        now: Now,
+    ) -> Result<(Arc<Self>, OpenReport), OpenError> {
+        Self::open_locked(options, views, files, None, now)
+    }
+
+    fn open_locked(
+        options: StoreOptions,
+        views: Arc<dyn ViewStore>,
+        files: Arc<dyn Files>,
+        lock: Option<File>,
+        now: Now,
+    ) -> Result<(Arc<Self>, OpenReport), OpenError> {
+        // Views that cannot be read are made again like those that are not there.
+        let applied = views.applied().unwrap_or_default();
+        let log_options = LogOptions {
+            dir: options.dir.join("log"),
+            segment_bytes: options.segment_bytes,
+            new_store_id: random_store_id(),
+            epoch: 0,
+            scan_from: applied,
+        };
+        let (writer, log, found) =
+            log::open(&log_options, Arc::clone(&files)).map_err(open_error)?;
+        let end = log.sync().map_err(SyncError::from)?;
+        let Restored { tables, from, rebuilt } =
+            restore(&*views, &log, applied, found.newest_image)?;
+        let upkeep = Upkeep::open(&options.dir, files, &log, from, found.newest_image, now)
+            .map_err(OpenError::Upkeep)?;
+        let counters = tables.counters();
+        let store = Self {
+            tail: Mutex::new(Tail::new(writer)),
+            tables,
+            queues: Queues::default(),
+            timers: Timers::default(),
+            ring: Mutex::default(),
+            ring_bytes: AtomicUsize::new(0),
+            confirmed: AtomicU64::new(end.0),
+            applied: AtomicU64::new(from.0),
+            damage: Mutex::default(),
+            upkeep,
+            applying: Mutex::new(Applying {
+                applier: Applier::new(counters),
+                records: 0,
+                flushed: from,
+            }),
+            lock: Mutex::new(lock),
+            options,
+            log,
+            views,
+        };
+        for damage in &found.damage {
+            store.note_damage(damage.position, damage.to_string());
+        }
+        let records_replayed = store.replay(from)?;
+        let report = OpenReport {
+            records_replayed,
+            views_rebuilt: rebuilt,
+            cut_at: found.cut.map(|cut| cut.position),
+            damage: store.damage.lock().newest.clone(),
+        };
+        Ok((Arc::new(store), report))
+    }
 
     /// The topic of that name.
-    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> { unimplemented!() }
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.tables.topics.read().get(name).cloned()
+    }
+
     /// Every topic, sorted by name.
-    pub fn topics(&self) -> Vec<Arc<Topic>> { unimplemented!() }
-    /// Makes or changes a topic. An equal definition makes no record.
-    pub fn put_topic(&self, config: TopicConfig, now: Now) -> Result<(Arc<Topic>, Ticket), AppendError> { unimplemented!() }
-    /// Deletes a topic with its messages, offsets and timers. `None`: there is no such topic.
-    pub fn delete_topic(&self, name: &str, now: Now) -> Result<Option<Ticket>, AppendError> { unimplemented!() }
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.tables.topics.read().all()
+    }
+
     /// The group of that name.
-    pub fn group(&self, name: &str) -> Option<Arc<GroupConfig>> { unimplemented!() }
+    pub fn group(&self, name: &str) -> Option<Arc<GroupConfig>> {
+        self.tables.groups.read().get(name).cloned()
+    }
+
     /// Every group, sorted by name.
-    pub fn groups(&self) -> Vec<Arc<GroupConfig>> { unimplemented!() }
-    /// Makes or changes a group. An equal definition makes no record.
-    pub fn put_group(&self, config: GroupConfig, now: Now) -> Result<(Arc<GroupConfig>, Ticket), AppendError> { unimplemented!() }
-    /// Deletes a group, and its offsets if `clean_offsets`. `None`: there is no such group.
-    pub fn delete_group(&self, name: &str, clean_offsets: bool, now: Now) -> Result<Option<Ticket>, AppendError> { unimplemented!() }
+    pub fn groups(&self) -> Vec<Arc<GroupConfig>> {
+        self.tables.groups.read().all()
+    }
+
     /// Version of the topics.
-    pub fn topics_version(&self) -> DataVersion { unimplemented!() }
+    pub fn topics_version(&self) -> DataVersion {
+        self.tables.topics.read().version()
+    }
+
     /// Version of the groups.
-    pub fn groups_version(&self) -> DataVersion { unimplemented!() }
+    pub fn groups_version(&self) -> DataVersion {
+        self.tables.groups.read().version()
+    }
 
-    /// Appends all of `batch`, or nothing.
-    pub fn append(&self, batch: &mut Batch, now: Now) -> Result<Ticket, AppendError> { unimplemented!() }
     /// End of the log.
-    pub fn written(&self) -> PhysicalOffset { unimplemented!() }
+    pub fn written(&self) -> PhysicalOffset {
+        self.log.written()
+    }
+
     /// End of what is on disk.
-    pub fn synced(&self) -> PhysicalOffset { unimplemented!() }
+    pub fn synced(&self) -> PhysicalOffset {
+        self.log.synced()
+    }
+
     /// End of what readers see.
-    pub fn confirmed(&self) -> PhysicalOffset { unimplemented!() }
+    pub fn confirmed(&self) -> PhysicalOffset {
+        PhysicalOffset(self.confirmed.load(Ordering::Acquire))
+    }
+
     /// First byte of the log that is kept.
-    pub fn log_start(&self) -> PhysicalOffset { unimplemented!() }
-    /// Puts on disk what was written before the call.
-    pub fn sync(&self) -> Result<PhysicalOffset, SyncError> { unimplemented!() }
-    /// Whether a sync is due, by bytes.
-    pub fn flush_due(&self) -> bool { unimplemented!() }
+    pub fn log_start(&self) -> PhysicalOffset {
+        self.log.start()
+    }
 
-    /// First and next offset of a queue.
-    pub fn queue_bounds(&self, topic: &Topic, queue: QueueId) -> Result<Bounds, ReadError> { unimplemented!() }
-    /// Appends messages of a queue to `out`.
-    pub fn read_queue(&self, topic: &Topic, queue: QueueId, from: QueueOffset, limits: ReadLimits, accept: &dyn Fn(i64) -> bool, out: &mut BytesMut) -> Result<QueueRead, ReadError> { unimplemented!() }
-    /// The entry of a message.
-    pub fn entry(&self, topic: &Topic, queue: QueueId, offset: QueueOffset) -> Result<Option<Entry>, ReadError> { unimplemented!() }
-    /// Offset of the message that a time means.
-    pub fn search_time(&self, topic: &Topic, queue: QueueId, time_ms: u64, boundary: Boundary) -> Result<QueueOffset, ReadError> { unimplemented!() }
-    /// The message at a position that a client names; `None` unless its queue holds it.
-    pub fn read_at(&self, position: PhysicalOffset) -> Result<Option<Bytes>, ReadError> { unimplemented!() }
-    /// Messages of a topic with that key or unique id, newest first.
-    pub fn query_keys(&self, topic: &str, key: &str, begin_ms: u64, end_ms: u64, max: usize) -> Result<Vec<Bytes>, ReadError> { unimplemented!() }
-    /// Whether a group without an offset starts this queue at 0.
-    pub fn is_young(&self, topic: &Topic, queue: QueueId) -> Result<bool, ReadError> { unimplemented!() }
+    /// Puts on disk what was written before the call, and says up to where. Blocks; concurrent calls share one sync.
+    pub fn sync(&self) -> Result<PhysicalOffset, SyncError> {
+        let synced = self.log.sync()?;
+        if self.options.flush == Flush::Sync {
+            self.confirmed.fetch_max(synced.0, Ordering::AcqRel);
+        }
+        Ok(synced)
+    }
 
-    /// Next offset to consume.
-    pub fn offset(&self, group: &str, topic: &Topic, queue: QueueId) -> Option<QueueOffset> { unimplemented!() }
-    /// Every offset of a group, sorted by topic and queue.
-    pub fn offsets_of_group(&self, group: &str) -> Vec<(Arc<Topic>, QueueId, QueueOffset)> { unimplemented!() }
-    /// Groups that have an offset on a topic.
-    pub fn groups_with_offsets_on(&self, topic: &Topic) -> Vec<GroupName> { unimplemented!() }
-    /// Writes offsets in one record.
-    pub fn commit_offsets(&self, commits: &[OffsetCommit], now: Now) -> Result<Ticket, AppendError> { unimplemented!() }
-    /// Takes an offset that promises nothing: visible at once, written with the next staged ones.
-    pub fn stage_offset(&self, commit: OffsetCommit) { unimplemented!() }
+    /// Whether a sync is due before the next tick: many bytes are not synced, or the ring waits for one.
+    pub fn flush_due(&self) -> bool {
+        let dirty = self.written().0.saturating_sub(self.synced().0);
+        let ring = self.ring_bytes.load(Ordering::Acquire);
+        dirty >= self.options.dirty_bytes_max
+            || (dirty > 0 && ring > self.options.ring_bytes_max / 2)
+    }
+
+    /// Next offset that a group consumes.
+    pub fn offset(&self, group: &str, topic: &Topic, queue: QueueId) -> Option<QueueOffset> {
+        self.tables.offsets.read().get(group, topic.id, queue)
+    }
+
+    /// Every offset of a group, sorted by topic id and queue.
+    pub fn offsets_of_group(&self, group: &str) -> Vec<(Arc<Topic>, QueueId, QueueOffset)> {
+        let topics = self.tables.topics.read();
+        let offsets = self.tables.offsets.read().of_group(group);
+        let known = |(topic, queue, offset)| Some((topics.by_id(topic)?.clone(), queue, offset));
+        offsets.into_iter().filter_map(known).collect()
+    }
+
+    /// Groups that have an offset on a topic, sorted.
+    pub fn groups_with_offsets_on(&self, topic: &Topic) -> Vec<GroupName> {
+        self.tables.offsets.read().groups_on(topic.id)
+    }
+
     /// Number of staged offsets.
-    pub fn staged(&self) -> usize { unimplemented!() }
-    /// Writes the staged offsets.
-    pub fn write_staged_offsets(&self, now: Now) -> Result<(), AppendError> { unimplemented!() }
+    pub fn staged(&self) -> usize {
+        self.tables.offsets.read().staged()
+    }
 
-    /// Timers due at `now_ms` that have not ended, oldest first.
-    pub fn due_timers(&self, now_ms: u64, limit: usize) -> Result<Vec<Timer>, ReadError> { unimplemented!() }
-    /// Due time of the next timer.
-    pub fn next_due_ms(&self) -> Option<u64> { unimplemented!() }
-    /// The record at a position that a view gave.
-    pub fn read_record(&self, position: PhysicalOffset) -> Result<Option<Bytes>, ReadError> { unimplemented!() }
+    /// Timers due at `now_ms` or before that have not ended, oldest first. Those of deleted topics never come.
+    pub fn due_timers(&self, now_ms: u64, limit: usize) -> Result<Vec<Timer>, ReadError> {
+        Ok(self.timers.due(now_ms, limit, &*self.views, &self.wanted_timer())?)
+    }
 
-    /// Moves confirmed and synced entries from the ring to the views.
-    pub fn apply_views(&self, records_max: usize) -> Result<usize, ViewError> { unimplemented!() }
-    /// Upkeep, to be called every few seconds.
-    pub fn maintain(&self, now: Now) -> Result<Maintenance, MaintainError> { unimplemented!() }
-    /// Writes what waits and lets go of the folder.
-    pub fn close(&self, now: Now) -> Result<(), CloseError> { unimplemented!() }
+    /// Due time of the next timer, in milliseconds since 1970.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        match self.timers.next_due_ms(&*self.views, &self.wanted_timer()) {
+            Ok(due) => due,
+            // Due at once: the look at the timers then reports what is wrong.
+            Err(_) => Some(0),
+        }
+    }
+
+    fn wanted_timer(&self) -> impl Fn(&Pending) -> bool {
+        let confirmed = self.confirmed();
+        move |(timer, target)| {
+            let exists = |id| self.tables.topics.read().by_id(id).is_some();
+            timer.position < confirmed && target.is_none_or(exists)
+        }
+    }
+
+    /// Moves up to `records_max` confirmed and synced records from the ring to the views; returns how many.
+    pub fn apply_views(&self, records_max: usize) -> Result<usize, ViewError> {
+        let mut applying = self.applying.lock();
+        let applier = &mut applying.applier;
+        let limit = self.confirmed().min(self.synced());
+        let (places, sides) = applier.oldest();
+        self.ring.lock().oldest(records_max, places, sides);
+        let filled = applier.fill(limit, &self.queues, &*self.views)?;
+        if filled.records == 0 {
+            return Ok(0);
+        }
+        applier.sides.truncate(filled.sides);
+        self.views.apply(applier.batch())?;
+        self.settle_applied(&mut applying.applier, filled.records);
+        applying.records += filled.records as u64;
+        self.applied.store(filled.applied.0, Ordering::Release);
+        Ok(filled.records)
+    }
+
+    fn settle_applied(&self, applier: &mut Applier, records: usize) {
+        self.timers.applied(&applier.sides);
+        for side in &applier.sides {
+            for entry in &side.state {
+                if let crate::state::StateEntry::TopicGone { id, .. } = entry {
+                    self.timers.remove_topic(*id);
+                }
+            }
+        }
+        applier.settle_queues(&self.queues);
+        let mut ring = self.ring.lock();
+        ring.applied(records);
+        self.ring_bytes.store(ring.bytes(), Ordering::Release);
+    }
+
+    /// Upkeep, to be called every few seconds: indexes keys, lets go of what is too old or too much, and flushes the
+    /// views when a replay would take long.
+    pub fn maintain(&self, now: Now) -> Result<Maintenance, MaintainError> {
+        self.index_keys()?;
+        let forgotten = self.forget_old(now)?;
+        self.views.note_log_start(self.log_start());
+        Ok(Maintenance {
+            segments_removed: forgotten.segments,
+            timers_carried: forgotten.carried,
+            image_written: forgotten.image_written,
+            views_flushed: self.flush_views_if_due()?,
+        })
+    }
+
+    fn flush_views_if_due(&self) -> Result<bool, ViewError> {
+        let applied = PhysicalOffset(self.applied.load(Ordering::Acquire));
+        let due = {
+            let applying = self.applying.lock();
+            applying.records >= FLUSH_RECORDS
+                || applied.0.saturating_sub(applying.flushed.0) >= FLUSH_BYTES
+        };
+        if due {
+            self.flush_views(applied)?;
+        }
+        Ok(due)
+    }
+
+    pub(crate) fn flush_views(&self, applied: PhysicalOffset) -> Result<(), ViewError> {
+        // Not under the applier's lock: the views go on while they are flushed.
+        self.views.flush()?;
+        let mut applying = self.applying.lock();
+        applying.records = 0;
+        applying.flushed = applied;
+        Ok(())
+    }
+
+    /// Writes what waits and lets go of the folder. Nothing can be appended afterwards.
+    pub fn close(&self, now: Now) -> Result<(), CloseError> {
+        self.write_staged_offsets(now)?;
+        self.tail.lock().closed = true;
+        self.sync()?;
+        while self.apply_views(CLOSE_RECORDS)? > 0 {}
+        self.flush_views(PhysicalOffset(self.applied.load(Ordering::Acquire)))?;
+        self.close_log(now)?;
+        self.lock.lock().take();
+        Ok(())
+    }
+
     /// The store at this moment.
-    pub fn status(&self) -> StoreStatus { unimplemented!() }
+    pub fn status(&self) -> StoreStatus {
+        let (written, synced) = (self.written(), self.synced());
+        let damage = self.damage.lock();
+        StoreStatus {
+            log_start: self.log_start(),
+            confirmed: self.confirmed(),
+            synced,
+            written,
+            applied: PhysicalOffset(self.applied.load(Ordering::Acquire)),
+            log_bytes: written.0.saturating_sub(self.log_start().0),
+            segments: self.log.segments().len(),
+            dirty_bytes: written.0.saturating_sub(synced.0),
+            ring_bytes: self.ring_bytes.load(Ordering::Acquire),
+            view_bytes: self.views.size_bytes(),
+            topics: self.tables.topics.read().len(),
+            groups: self.tables.groups.read().len(),
+            damage: damage.newest.clone(),
+            damaged_records: damage.count,
+        }
+    }
+}
+
+impl From<log::SyncError> for SyncError {
+    fn from(error: log::SyncError) -> Self {
+        Self::Log(Arc::new(error))
+    }
+}
+
+fn open_error(error: log::OpenError) -> OpenError {
+    match error {
+        log::OpenError::NewerFormat { found, known, .. } => OpenError::NewerFormat { found, known },
+        error => OpenError::Log(error),
+    }
+}
+
+/// Tells stores apart; it guards against mixed folders and need not be secret.
+fn random_store_id() -> StoreId {
+    // Each `RandomState` is seeded by the system.
+    let half = || std::hash::RandomState::new().hash_one(0_u8).to_be_bytes();
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&half());
+    id[8..].copy_from_slice(&half());
+    StoreId(id)
+}
+
+/// Locks the folder and leaves the process id in the lock file.
+fn take_lock(dir: &Path) -> Result<File, OpenError> {
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { action, path, source }
+    };
+    std::fs::create_dir_all(dir).map_err(failed("make folder", dir))?;
+    let path = dir.join("lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed("open", &path))?;
+    if !file.try_lock_exclusive().map_err(failed("lock", &path))? {
+        let mut pid = String::new();
+        file.read_to_string(&mut pid).map_err(failed("read", &path))?;
+        let pid = pid.trim().parse().unwrap_or(0);
+        return Err(OpenError::InUse { dir: dir.to_owned(), pid });
+    }
+    file.set_len(0).map_err(failed("write", &path))?;
+    write!(file, "{}", std::process::id()).map_err(failed("write", &path))?;
+    Ok(file)
 }

@@ -30,6 +30,12 @@ impl DataVersion {
         let timestamp_ms = self.timestamp_ms.max(now_ms);
         Self { counter: self.counter + 1, timestamp_ms, ..self }
     }
+
+    /// The later of two versions.
+    #[must_use]
+    pub fn newer(self, other: Self) -> Self {
+        if other.counter > self.counter { other } else { self }
+    }
 }
 
 /// One topic as it is defined.
@@ -85,6 +91,10 @@ impl TopicTable {
         self.by_name.values().cloned().collect()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
     pub(crate) fn next_id(&self) -> TopicId {
         self.next_id
     }
@@ -133,9 +143,7 @@ impl TopicTable {
     }
 
     fn note_version(&mut self, version: DataVersion) {
-        if version.counter > self.version.counter {
-            self.version = version;
-        }
+        self.version = self.version.newer(version);
     }
 }
 

@@ -77,7 +77,9 @@ impl Telemetry {
     pub fn render_metrics(&self) -> String {
         // The lock is not held while hooks run, so a slow one delays nobody else.
         let hooks: Vec<_> = self.shared.hooks.lock().clone();
-        hooks.iter().for_each(|hook| hook());
+        for hook in hooks {
+            hook();
+        }
         process::record();
         self.shared.recorder.render()
     }

@@ -28,7 +28,7 @@ impl Setting for FlushMode {}
 settings! {
     /// Settings of one broker.
     pub struct BrokerSettings {
-        /// RocketMQ cluster name; also the name of a system topic. Default DefaultCluster.
+        /// RocketMQ cluster name; also the name of a system topic. Default `DefaultCluster`.
         pub cluster_name: String = "DefaultCluster".into(),
         /// RocketMQ broker name; also the name of a system topic. Default broker-a.
         pub broker_name: String = "broker-a".into(),

@@ -251,11 +251,11 @@ fn unknown_key(known: &Value, key: &str, origin: Origin) -> SettingsError {
     SettingsError::UnknownKey { nearest: nearest(known, key), key: key.to_owned(), origin }
 }
 
-/// The known key that differs from `key` by few letters, at most a third of them.
+/// The known key that differs from `key` by few letters: two, or a third of them if that is more.
 fn nearest(known: &Value, key: &str) -> Option<String> {
     let mut keys = Vec::new();
     collect_keys(known, "", &mut keys);
-    let limit = (key.len() / 3).max(1);
+    let limit = if key.len() < 4 { 1 } else { (key.len() / 3).max(2) };
     let near = keys.into_iter().map(|candidate| (distance(&candidate, key), candidate));
     near.filter(|(distance, _)| *distance <= limit).min().map(|(_, candidate)| candidate)
 }
@@ -447,6 +447,10 @@ mod tests {
         assert_eq!(
             refused("", &[("GANTRY_HTTPPORT", "1")], &[]),
             "unknown key httpport in environment variable GANTRY_HTTPPORT, did you mean http_port?"
+        );
+        assert_eq!(
+            refused("", &[], &["--nmae", "1"]),
+            "unknown key nmae in argument --nmae, did you mean name?"
         );
         assert_eq!(refused("", &[], &["--zzz", "1"]), "unknown key zzz in argument --zzz");
     }

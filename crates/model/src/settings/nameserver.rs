@@ -36,8 +36,9 @@ settings! {
         pub scan_interval: Duration = Duration::from_secs(5),
         /// Largest registration after decompression. Default 64Mi, range 1Mi to 1Gi.
         pub register_bytes_max: Bytes = Bytes::mib(64),
-        /// Most keys that the key-value configuration holds. Default 100000, range 0 to 10000000.
-        pub kv_entries_max: u32 = 100_000,
+        /// Most bytes of names, keys and values in the key-value configuration; its file is written
+        /// anew at each change. Default 16Mi, range 64Ki to 1Gi.
+        pub kv_bytes_max: Bytes = Bytes::mib(16),
         /// Whether routes carry the queue list of ordered topics. Default false.
         pub order_message_enable: bool = false,
         /// Whether the answer to a registration lists the ordered topics. Default true.
@@ -64,7 +65,7 @@ impl NameServerSettings {
         check_range("scan_interval", self.scan_interval, scan)?;
         let register = Bytes::mib(1)..=Bytes::gib(1);
         check_range("register_bytes_max", self.register_bytes_max, register)?;
-        check_range("kv_entries_max", self.kv_entries_max, 0..=10_000_000)?;
+        check_range("kv_bytes_max", self.kv_bytes_max, Bytes::kib(64)..=Bytes::gib(1))?;
         check_range("connections_max", self.connections_max, 1..=1_000_000)?;
         check_range("connection_idle", self.connection_idle, seconds(1)..=seconds(3_600))
     }

@@ -93,6 +93,33 @@ fn reference_record_parses_but_has_no_checksum_to_verify() {
 }
 
 #[test]
+fn fields_that_contradict_each_other_or_their_types_are_refused() {
+    let java = hex(VECTOR_V4);
+    let changed = |at: usize, byte: u8| {
+        let mut record = java.clone();
+        record[at] = byte;
+        RecordView::parse(&record).unwrap_err()
+    };
+    let negative = |at| match changed(at, 0x80) {
+        RecordError::Value { field, value, .. } if value < 0 => field,
+        other => panic!("byte {at}: {other}"),
+    };
+    assert_eq!(negative(QUEUE_AT), "queue id");
+    assert_eq!(negative(QUEUE_OFFSET_AT), "queue offset");
+    assert_eq!(negative(POSITION_AT), "position");
+    assert_eq!(negative(56), "store time");
+    assert_eq!(negative(76), "prepared offset");
+    assert!(matches!(changed(53, 1), RecordError::Value { field: "born port", .. }));
+    assert!(matches!(changed(69, 1), RecordError::Value { field: "store port", .. }));
+    assert!(matches!(changed(84, 0x80), RecordError::Length { field: "body", .. }));
+    assert!(matches!(changed(94, 0xFF), RecordError::NotUtf8 { field: "topic", at: 0 }));
+    assert!(matches!(changed(105, 0xFF), RecordError::NotUtf8 { field: "properties", at: 0 }));
+    assert_eq!(changed(104, 3), RecordError::Trailing { end: 108, size: 109 });
+    assert!(matches!(changed(104, 5), RecordError::Length { field: "properties", .. }));
+    assert!(matches!(changed(7, 0), RecordError::Magic { .. }));
+}
+
+#[test]
 fn record_read_at_another_position_is_refused() {
     let record = sealed(&draft());
     assert_eq!(

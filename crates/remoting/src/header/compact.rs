@@ -5,14 +5,15 @@
 //! | remark length i32 | remark | fields length i32 | (key length i16 | key | value length i32 | value)* |
 //! ```
 //!
-//! An empty text is an absent one. Every length is checked against the bytes that are left.
+//! An empty text is an absent one. Fields are copied together: the header as a whole is no text.
+//! Every length is checked against the bytes that are left.
 
 use std::borrow::Cow;
 
 use bytes::Buf;
 
 use super::{Encoding, HeaderView, ParseError};
-use crate::ext::{Ext, FIELDS_MAX};
+use crate::ext::{Ext, FIELDS_MAX, Text};
 use crate::language::Language;
 
 /// Bytes before the remark, without its length.
@@ -41,8 +42,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<HeaderView<'_>, ParseError> {
 fn parse_fields<'a>(
     mut rest: &'a [u8],
     whole: &'a [u8],
-    ext: &mut Ext<'a>,
+    ext: &mut Ext<'_>,
 ) -> Result<(), ParseError> {
+    ext.copied.reserve(rest.len());
     while !rest.is_empty() {
         let length = take(&mut rest, 2, "length of a key")?.get_i16();
         let key = text(take(&mut rest, length.into(), "key")?, whole)?;
@@ -53,9 +55,16 @@ fn parse_fields<'a>(
         if ext.len() == FIELDS_MAX {
             return Err(ParseError::TooManyFields { limit: FIELDS_MAX });
         }
-        ext.push(Cow::Borrowed(key), Cow::Borrowed(value));
+        let (key, value) = (copy(&mut ext.copied, key), copy(&mut ext.copied, value));
+        ext.fields.push((key, value));
     }
     Ok(())
+}
+
+fn copy(copied: &mut String, text: &str) -> Text {
+    let start = copied.len();
+    copied.push_str(text);
+    Text::in_copied(start, copied.len())
 }
 
 fn long_text<'a>(
@@ -73,14 +82,10 @@ fn text<'a>(bytes: &'a [u8], whole: &'a [u8]) -> Result<&'a str, ParseError> {
     std::str::from_utf8(bytes).map_err(|e| ParseError::NotUtf8 { at: offset + e.valid_up_to() })
 }
 
-fn take<'a>(
-    rest: &mut &'a [u8],
-    length: i64,
-    part: &'static str,
-) -> Result<&'a [u8], ParseError> {
+fn take<'a>(rest: &mut &'a [u8], length: i64, part: &'static str) -> Result<&'a [u8], ParseError> {
     let held = rest.len();
     let found = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
-    let (head, tail) = found.ok_or(ParseError::Overrun { part, length, held })?;
-    *rest = tail;
-    Ok(head)
+    let (taken, left) = found.ok_or(ParseError::Overrun { part, length, held })?;
+    *rest = left;
+    Ok(taken)
 }

@@ -7,43 +7,75 @@
 use std::borrow::Cow;
 
 use super::{Encoding, HeaderView, ParseError};
-use crate::ext::{Ext, FIELDS_MAX};
+use crate::ext::{Ext, FIELDS_MAX, Text};
 use crate::language::Language;
 
 /// Deepest nesting accepted below a member.
 const DEPTH_MAX: usize = 32;
-/// Strings up to this length are scanned byte by byte: a call of `memchr` costs more than it saves.
-const INLINE_SCAN_BYTES: usize = 16;
+/// First capacity for strings with escapes: the properties of a usual message.
+const COPIED_BYTES: usize = 512;
 /// Longest part of a refused value that an error repeats, in characters.
 const VALUE_SHOWN_MAX: usize = 32;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<HeaderView<'_>, ParseError> {
     let text =
         std::str::from_utf8(bytes).map_err(|e| ParseError::NotUtf8 { at: e.valid_up_to() })?;
-    let mut scanner = Scanner { text, at: 0 };
+    let mut scanner = Scanner { text, at: 0, copied: String::new() };
     let mut view = HeaderView::empty(Encoding::Json);
+    view.ext.source = text;
     scanner.members(|scanner, key| scanner.header_member(key, &mut view))?;
     scanner.skip_space();
-    match text.len() - scanner.at {
-        0 => Ok(view),
-        bytes => Err(ParseError::TrailingBytes { bytes }),
+    let bytes = text.len() - scanner.at;
+    if bytes > 0 {
+        return Err(ParseError::TrailingBytes { bytes });
     }
+    view.ext.copied = scanner.copied;
+    Ok(view)
+}
+
+/// Position of the first quote or backslash in `bytes` from `at` on.
+///
+/// Eight bytes at a time: most strings of a header are shorter than what a call of a vectorized
+/// search costs.
+#[inline]
+fn quote_or_backslash(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let mut rest = bytes.get(at..)?;
+    while let Some((word, after)) = rest.split_first_chunk::<8>() {
+        let found = marks(u64::from_le_bytes(*word));
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        rest = after;
+        at += 8;
+    }
+    rest.iter().position(|b| matches!(b, b'"' | b'\\')).map(|found| at + found)
+}
+
+/// Sets the top bit of each byte of `word` that is a quote or a backslash. Bytes above the first
+/// such one may be marked wrongly, so only the lowest mark counts.
+#[inline]
+fn marks(word: u64) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let zero_bytes = |x: u64| x.wrapping_sub(ONES) & !x & (ONES << 7);
+    zero_bytes(word ^ (ONES * u64::from(b'"'))) | zero_bytes(word ^ (ONES * u64::from(b'\\')))
 }
 
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
+    /// Strings with escapes, as they read without them.
+    copied: String,
 }
 
 impl<'a> Scanner<'a> {
-    fn header_member(&mut self, key: &str, view: &mut HeaderView<'a>) -> Result<(), ParseError> {
-        match key {
+    fn header_member(&mut self, key: Text, view: &mut HeaderView<'a>) -> Result<(), ParseError> {
+        match self.read(key) {
             "code" => view.code = self.integer("code")?,
             "version" => view.version = self.integer("version")?,
             "opaque" => view.opaque = self.integer("opaque")?,
             "flag" => view.flag = self.integer("flag")?,
             "language" => view.language = self.language()?,
-            "remark" => view.remark = self.optional_text()?,
+            "remark" => view.remark = self.remark()?,
             "extFields" => self.ext_fields(&mut view.ext)?,
             _ => self.skip_value(0)?,
         }
@@ -55,28 +87,69 @@ impl<'a> Scanner<'a> {
             return self.literal("null", "an object or null");
         }
         self.at += 1;
-        self.object_rest(|scanner| {
-            let key = scanner.key()?;
-            if let Some(value) = scanner.optional_text()? {
+        self.skip_space();
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            if let Some(field) = self.any_field()? {
                 if ext.len() == FIELDS_MAX {
                     return Err(ParseError::TooManyFields { limit: FIELDS_MAX });
                 }
-                ext.push(key, value);
+                ext.fields.push(field);
             }
-            Ok(())
-        })
+            if self.take(b',') {
+                continue;
+            }
+            self.skip_space();
+            if self.take(b'}') {
+                return Ok(());
+            }
+            self.expect(b',', "`,` or `}`")?;
+        }
+    }
+
+    /// One field; nothing when its value is `null`.
+    #[inline]
+    fn any_field(&mut self) -> Result<Option<(Text, Text)>, ParseError> {
+        if let Some(field) = self.plain_field() {
+            return Ok(Some(field));
+        }
+        self.skip_space();
+        let key = self.key()?;
+        Ok(self.optional_text()?.map(|value| (key, value)))
+    }
+
+    /// `"key":"value"` without white space and escapes, the shape of nearly every field; the
+    /// scanner stays where it is before any other.
+    #[inline]
+    fn plain_field(&mut self) -> Option<(Text, Text)> {
+        let bytes = self.text.as_bytes();
+        if *bytes.get(self.at)? != b'"' {
+            return None;
+        }
+        let key = self.at + 1;
+        let key_end = quote_or_backslash(bytes, key)?;
+        let [b'"', b':', b'"'] = bytes[key_end..].first_chunk()? else { return None };
+        let value = key_end + 3;
+        let value_end = quote_or_backslash(bytes, value)?;
+        if bytes[value_end] != b'"' {
+            return None;
+        }
+        self.at = value_end + 1;
+        Some((Text::in_source(key, key_end), Text::in_source(value, value_end)))
     }
 
     /// An object whose members `each` consumes, from before its brace to after its last one.
     fn members(
         &mut self,
-        mut each: impl FnMut(&mut Self, &str) -> Result<(), ParseError>,
+        mut each: impl FnMut(&mut Self, Text) -> Result<(), ParseError>,
     ) -> Result<(), ParseError> {
         self.skip_space();
         self.expect(b'{', "`{`")?;
         self.object_rest(|scanner| {
             let key = scanner.key()?;
-            each(scanner, &key)
+            each(scanner, key)
         })
     }
 
@@ -101,7 +174,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A key and its colon; afterwards the scanner stands on the value.
-    fn key(&mut self) -> Result<Cow<'a, str>, ParseError> {
+    fn key(&mut self) -> Result<Text, ParseError> {
         let key = self.string()?;
         self.skip_space();
         self.expect(b':', "`:`")?;
@@ -110,67 +183,107 @@ impl<'a> Scanner<'a> {
     }
 
     fn integer(&mut self, member: &'static str) -> Result<i32, ParseError> {
+        if let Some(number) = self.plain_integer() {
+            return Ok(number);
+        }
         let Some(text) = self.optional_text()? else { return Ok(0) };
+        let text = self.read(text);
         text.parse().map_err(|_| ParseError::Number {
             member,
             value: text.chars().take(VALUE_SHOWN_MAX).collect(),
         })
     }
 
+    /// Up to nine digits that end their member; the scanner stays where it is before any other.
+    #[inline]
+    fn plain_integer(&mut self) -> Option<i32> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let digits = rest.iter().take(9).take_while(|byte| byte.is_ascii_digit()).count();
+        if digits == 0 || !matches!(rest.get(digits), Some(b',' | b'}')) {
+            return None;
+        }
+        if rest[0] == b'0' && digits > 1 {
+            return None;
+        }
+        self.at += digits;
+        Some(rest[..digits].iter().fold(0, |number, byte| number * 10 + i32::from(byte - b'0')))
+    }
+
     fn language(&mut self) -> Result<Language, ParseError> {
         Ok(match self.optional_text()? {
             None => Language::Other,
-            Some(text) => match text.parse() {
-                Ok(code) => Language::from_code(code),
-                Err(_) => Language::from_name(&text),
+            Some(text) => match self.read(text) {
+                name if name.starts_with(|c: char| c.is_ascii_uppercase()) => {
+                    Language::from_name(name)
+                }
+                number => number.parse().map_or(Language::Other, Language::from_code),
             },
         })
     }
 
+    fn remark(&mut self) -> Result<Option<Cow<'a, str>>, ParseError> {
+        Ok(self.optional_text()?.map(|remark| {
+            if remark.is_copied() {
+                Cow::Owned(self.read(remark).to_owned())
+            } else {
+                Cow::Borrowed(remark.of(self.text, ""))
+            }
+        }))
+    }
+
+    #[inline]
+    fn read(&self, text: Text) -> &str {
+        text.of(self.text, &self.copied)
+    }
+
     /// A value as text: the content of a string, the source of anything else, nothing for `null`.
-    fn optional_text(&mut self) -> Result<Option<Cow<'a, str>>, ParseError> {
+    fn optional_text(&mut self) -> Result<Option<Text>, ParseError> {
         match self.peek() {
             Some(b'"') => self.string().map(Some),
             Some(b'n') => self.literal("null", "a value").map(|()| None),
             _ => {
                 let start = self.at;
                 self.skip_value(0)?;
-                Ok(Some(Cow::Borrowed(&self.text[start..self.at])))
+                Ok(Some(Text::in_source(start, self.at)))
             }
         }
     }
 
     /// A string, from before its opening quote to after its closing one.
-    fn string(&mut self) -> Result<Cow<'a, str>, ParseError> {
+    fn string(&mut self) -> Result<Text, ParseError> {
         self.expect(b'"', "a string")?;
         let start = self.at;
         self.at = self.quote_or_backslash()?;
         if self.text.as_bytes()[self.at] == b'"' {
-            let content = &self.text[start..self.at];
             self.at += 1;
-            return Ok(Cow::Borrowed(content));
+            return Ok(Text::in_source(start, self.at - 1));
         }
-        self.escaped_string(start).map(Cow::Owned)
+        self.escaped_string(start)
     }
 
     /// The rest of a string that began at `start` and whose first escape the scanner stands on.
-    fn escaped_string(&mut self, start: usize) -> Result<String, ParseError> {
-        let mut content = String::with_capacity(self.at - start + 128);
-        content.push_str(&self.text[start..self.at]);
-        loop {
-            if self.text.as_bytes()[self.at] == b'"' {
-                self.at += 1;
-                return Ok(content);
-            }
-            content.push(self.escape()?);
+    fn escaped_string(&mut self, start: usize) -> Result<Text, ParseError> {
+        if self.copied.capacity() == 0 {
+            self.copied.reserve((self.text.len() - start).min(COPIED_BYTES));
+        }
+        let copied_start = self.copied.len();
+        self.copied.push_str(&self.text[start..self.at]);
+        while self.text.as_bytes()[self.at] == b'\\' {
+            let character = self.escape()?;
+            self.copied.push(character);
             let run = self.at;
             self.at = self.quote_or_backslash()?;
-            content.push_str(&self.text[run..self.at]);
+            self.copied.push_str(&self.text[run..self.at]);
         }
+        self.at += 1;
+        Ok(Text::in_copied(copied_start, self.copied.len()))
     }
 
     /// One escape sequence; a lone half of a surrogate pair becomes the replacement character.
     fn escape(&mut self) -> Result<char, ParseError> {
+        if let Some(control) = self.control_escape() {
+            return Ok(control);
+        }
         self.at += 1;
         let Some(kind) = self.peek() else { return self.fail("an escape") };
         self.at += 1;
@@ -184,6 +297,17 @@ impl<'a> Scanner<'a> {
             b'u' => return self.unicode_escape(),
             _ => return self.fail("an escape"),
         })
+    }
+
+    /// `\u000x`, the escape of the separators between properties.
+    #[inline]
+    fn control_escape(&mut self) -> Option<char> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let [b'\\', b'u', b'0', b'0', b'0', digit @ b'0'..=b'9'] = *rest.first_chunk()? else {
+            return None;
+        };
+        self.at += 6;
+        Some(char::from(digit - b'0'))
     }
 
     fn unicode_escape(&mut self) -> Result<char, ParseError> {
@@ -205,13 +329,16 @@ impl<'a> Scanner<'a> {
         Ok(char::from_u32(joined).unwrap_or(char::REPLACEMENT_CHARACTER))
     }
 
+    #[inline]
     fn hex4(&mut self) -> Result<u32, ParseError> {
         let mut value = 0;
         for _ in 0..4 {
-            let Some(digit) = self.peek().and_then(|b| char::from(b).to_digit(16)) else {
-                return self.fail("a hexadecimal digit");
+            let digit = match self.peek() {
+                Some(digit @ b'0'..=b'9') => digit - b'0',
+                Some(letter @ (b'a'..=b'f' | b'A'..=b'F')) => (letter | 0x20) - b'a' + 10,
+                _ => return self.fail("a hexadecimal digit"),
             };
-            value = value << 4 | digit;
+            value = value << 4 | u32::from(digit);
             self.at += 1;
         }
         Ok(value)
@@ -220,15 +347,9 @@ impl<'a> Scanner<'a> {
     /// Position of the next quote or backslash at or after the scanner.
     #[inline]
     fn quote_or_backslash(&self) -> Result<usize, ParseError> {
-        let rest = &self.text.as_bytes()[self.at..];
-        let near = rest.len().min(INLINE_SCAN_BYTES);
-        if let Some(found) = rest[..near].iter().position(|b| matches!(b, b'"' | b'\\')) {
-            return Ok(self.at + found);
-        }
-        match memchr::memchr2(b'"', b'\\', &rest[near..]) {
-            Some(found) => Ok(self.at + near + found),
-            None => Err(ParseError::Syntax { at: self.text.len(), expected: "end of the string" }),
-        }
+        let bytes = self.text.as_bytes();
+        quote_or_backslash(bytes, self.at)
+            .ok_or(ParseError::Syntax { at: bytes.len(), expected: "end of the string" })
     }
 
     /// Passes one value of any kind.
@@ -273,7 +394,8 @@ impl<'a> Scanner<'a> {
 
     fn skip_number(&mut self) -> Result<(), ParseError> {
         self.take(b'-');
-        if !self.skip_digits() {
+        // Nothing follows a leading zero but a fraction or an exponent.
+        if !self.take(b'0') && !self.skip_digits() {
             return self.fail("a digit");
         }
         if self.take(b'.') && !self.skip_digits() {
@@ -326,7 +448,8 @@ impl<'a> Scanner<'a> {
 
     #[inline]
     fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+        // Compact headers have none, so one comparison is the usual case.
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek().filter(|&byte| byte <= b' ') {
             self.at += 1;
         }
     }

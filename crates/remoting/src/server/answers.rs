@@ -74,7 +74,9 @@ pub struct AnswerWriter<'w>(State<'w>);
 enum State<'w> {
     /// The request is one-way.
     Muted,
-    Open { frame: FrameWriter<'w> },
+    Open {
+        frame: FrameWriter<'w>,
+    },
 }
 
 impl<'w> AnswerWriter<'w> {

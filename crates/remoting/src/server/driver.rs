@@ -264,6 +264,7 @@ impl<'s, S: Service> Driver<'s, S> {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]
 fn io(error: std::io::Error) -> CloseReason {
     CloseReason::Io(error.kind())
 }

@@ -7,6 +7,9 @@ use gantry_record::{Draft, EncodeError, Slot, encode};
 
 use super::own::HEADROOM_BYTES;
 
+/// Memory that an emptied batch keeps in any case: each connection has one.
+const KEPT_BYTES: usize = 256 * 1024;
+
 /// A buffer that is used again for batch after batch.
 #[derive(Debug)]
 pub struct RecordBatch {
@@ -26,9 +29,13 @@ impl RecordBatch {
         Self::default()
     }
 
-    /// Forgets the records and keeps the memory.
+    /// Forgets the records and keeps the memory, but not that of a burst.
     pub fn clear(&mut self) {
+        let used = self.buf.len();
         self.buf.truncate(HEADROOM_BYTES);
+        if self.buf.capacity() > KEPT_BYTES && used < self.buf.capacity() / 4 {
+            self.buf.shrink_to(KEPT_BYTES);
+        }
         self.slots.clear();
     }
 

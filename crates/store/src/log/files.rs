@@ -105,7 +105,8 @@ impl Files for StdFiles {
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             // A name that is not UTF-8 is none of ours.
-            if let (true, Ok(name)) = (entry.file_type()?.is_file(), entry.file_name().into_string())
+            if let (true, Ok(name)) =
+                (entry.file_type()?.is_file(), entry.file_name().into_string())
             {
                 names.push(name);
             }

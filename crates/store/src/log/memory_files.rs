@@ -162,16 +162,13 @@ impl MemoryFiles {
     }
 
     /// An independent copy, with everything synced.
+    #[must_use]
     pub fn copy(&self) -> Self {
         let state = self.0.lock();
         let contents = state
             .contents
             .iter()
-            .map(|c| Content {
-                seen: c.seen.clone(),
-                durable: c.seen.clone(),
-                pending: Vec::new(),
-            })
+            .map(|c| Content { seen: c.seen.clone(), durable: c.seen.clone(), pending: Vec::new() })
             .collect();
         Self(Arc::new(Mutex::new(State {
             names: state.names.clone(),
@@ -183,6 +180,7 @@ impl MemoryFiles {
     }
 
     /// The disk as it may be found after the power failed now. `seed` chooses what is kept of the unsynced.
+    #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
         let state = self.0.lock();
         let mut dice = Dice::new(seed);
@@ -321,9 +319,7 @@ impl Files for MemoryFiles {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.0.lock();
         let inside = state.names.keys().filter(|path| path.parent() == Some(dir));
-        Ok(inside
-            .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
-            .collect())
+        Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
     }
 
     fn create_dir(&self, _: &Path) -> io::Result<()> {

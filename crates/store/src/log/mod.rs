@@ -149,6 +149,16 @@ pub enum AppendError {
     Stopped(#[from] Stopped),
 }
 
+/// Why a segment's file was not given up. The next try begins with it.
+#[derive(Debug, thiserror::Error)]
+#[error("unlink {}", path.display())]
+pub struct UnlinkError {
+    /// The segment.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
 /// Why the positions written could not be made durable. The writer is stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {

@@ -24,9 +24,9 @@ pub const MARK_TOPIC: &str = "rmq_sys_gantry_mark";
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Room in front of a batch for one header (91 fixed, topic 22, body 60, checksum 20: 193) or mark.
-pub const HEADROOM_BYTES: usize = 256;
+pub(super) const HEADROOM_BYTES: usize = 256;
 /// Bytes that are kept free at a segment's end, so that a filler always fits.
-pub const FILLER_BYTES_MIN: u64 = 20;
+pub(super) const FILLER_BYTES_MIN: u64 = 20;
 
 const NONE: u64 = u64::MAX;
 const HEADER_BODY_BYTES: usize = 60;
@@ -69,9 +69,14 @@ pub struct SegmentHeader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Own {
     Header(SegmentHeader),
-    Mark { store_id: StoreId, synced: PhysicalOffset },
+    Mark {
+        store_id: StoreId,
+        synced: PhysicalOffset,
+    },
     /// A header of a format that this code does not know.
-    Newer { format: u32 },
+    Newer {
+        format: u32,
+    },
 }
 
 impl Own {
@@ -231,11 +236,9 @@ mod tests {
             last_time_ms: 5,
         };
         let mark = Own::Mark { store_id: StoreId([7; 16]), synced: PhysicalOffset(88) };
-        for own in [
-            Own::Header(header),
-            Own::Header(SegmentHeader { newest_image: None, ..header }),
-            mark,
-        ] {
+        for own in
+            [Own::Header(header), Own::Header(SegmentHeader { newest_image: None, ..header }), mark]
+        {
             let mut out = Vec::new();
             let slot = match own {
                 Own::Header(header) => put_header(&header, &mut out),

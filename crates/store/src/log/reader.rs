@@ -3,7 +3,7 @@
 //! to something that clients cannot forge: a header or mark of this store, a filler, or the end.
 //! Leaves to recovery what follows from damage.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use gantry_model::PhysicalOffset;
 use gantry_record::{MAGIC_V1, MAGIC_V2, RECORD_BYTES_MIN, RecordView, peek_size};
@@ -53,11 +53,7 @@ pub(super) struct Walker {
 
 impl Walker {
     /// Nothing at or behind `limit` is looked at; the limit itself counts as the end of the log.
-    pub(super) fn new(
-        segments: Vec<Arc<Segment>>,
-        limit: u64,
-        store_id: Option<StoreId>,
-    ) -> Self {
+    pub(super) fn new(segments: Vec<Arc<Segment>>, limit: u64, store_id: Option<StoreId>) -> Self {
         Self { segments, limit, store_id, buf: Vec::new(), buf_at: 0 }
     }
 
@@ -169,15 +165,29 @@ impl Walker {
         if let Some(next) = self.hop_by_size(&segment, bad)? {
             return Ok(Some(next));
         }
-        let mut from = bad + 1;
+        if let Some(next) = self.search(&segment, bad + 1, bad)? {
+            return Ok(Some(next));
+        }
+        self.resync_at_next_segment(bad)
+    }
+
+    /// The first trusted record or filler of a segment from `from` on, not too far behind the bad place.
+    fn search(
+        &mut self,
+        segment: &Arc<Segment>,
+        mut from: u64,
+        bad: u64,
+    ) -> Result<Option<u64>, ReadError> {
         let search_end = segment.end().min(self.limit).min(bad + SEARCH_BYTES);
-        while let Some(candidate) = self.candidate(&segment, from, search_end)? {
-            if self.is_anchored(candidate)? {
+        // A body may hold thousands of forged records, one behind the other: each is walked over once.
+        let mut dead_ends = HashSet::new();
+        while let Some(candidate) = self.candidate(segment, from, search_end)? {
+            if self.is_anchored(candidate, &mut dead_ends)? {
                 return Ok(Some(candidate));
             }
             from = candidate + 1;
         }
-        self.resync_at_next_segment(bad)
+        Ok(None)
     }
 
     /// Trusts the damaged record's own size when it leads to a record, so that nothing in its body is looked at.
@@ -204,15 +214,10 @@ impl Walker {
             }
             // Its header is bad as well: look into it.
             let segment = self.segments.iter().find(|s| s.base == base).cloned();
-            if let Some(segment) = segment {
-                let search_end = segment.end().min(self.limit).min(base + SEARCH_BYTES);
-                let mut from = base;
-                while let Some(candidate) = self.candidate(&segment, from, search_end)? {
-                    if self.is_anchored(candidate)? {
-                        return Ok(Some(candidate));
-                    }
-                    from = candidate + 1;
-                }
+            if let Some(segment) = segment
+                && let Some(next) = self.search(&segment, base, base)?
+            {
+                return Ok(Some(next));
             }
             at = base;
         }
@@ -246,8 +251,17 @@ impl Walker {
     }
 
     /// Whether records lead from `at` to something that no client can have put there.
-    fn is_anchored(&mut self, mut at: u64) -> Result<bool, ReadError> {
+    /// Positions from which they do not are remembered in `dead_ends`.
+    fn is_anchored(
+        &mut self,
+        mut at: u64,
+        dead_ends: &mut HashSet<u64>,
+    ) -> Result<bool, ReadError> {
         loop {
+            // What was walked over before and is looked at again had led to nothing.
+            if !dead_ends.insert(at) {
+                return Ok(false);
+            }
             match self.step(at)? {
                 Step::Record(place) if self.is_ours(place.own) => return Ok(true),
                 Step::Record(place) => at = place.next,

@@ -108,15 +108,10 @@ pub(super) fn open(
         damage: tail.damage,
     };
     let last_time_ms = report.last_time_ms;
-    let shared =
-        Shared::new(files, dir.clone(), store_id, segments, tail.end, last_time_ms);
+    let shared = Shared::new(files, dir.clone(), store_id, segments, tail.end, last_time_ms);
     let log = Log(Arc::new(shared));
-    let recovered = Recovered {
-        active,
-        at: tail.end,
-        newest_image: tail.newest_image,
-        marked: tail.synced,
-    };
+    let recovered =
+        Recovered { active, at: tail.end, newest_image: tail.newest_image, marked: tail.synced };
     let writer = LogWriter::new(log.clone(), options.epoch, options.segment_bytes, recovered);
     Ok((writer, log, report))
 }
@@ -219,11 +214,7 @@ fn scan_start(options: &LogOptions, segments: &[Arc<Segment>], synced: u64) -> u
     options.scan_from.0.max(synced).max(base)
 }
 
-fn find_tail(
-    options: &LogOptions,
-    found: &[Found],
-    store_id: StoreId,
-) -> Result<Tail, OpenError> {
+fn find_tail(options: &LogOptions, found: &[Found], store_id: StoreId) -> Result<Tail, OpenError> {
     let segments: Vec<_> = found.iter().map(|found| found.segment.clone()).collect();
     let newest = found.iter().rev().find_map(|found| found.header.as_ref().ok());
     let synced_by_header = newest.map_or(0, |(header, _)| header.synced.0);

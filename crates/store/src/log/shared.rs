@@ -98,7 +98,8 @@ impl Shared {
     /// Syncs everything that is written when it looks. One thread at a time.
     fn sync_now(&self) -> Result<(), Stopped> {
         self.check_running()?;
-        let (from, to) = (self.synced.load(Ordering::Acquire), self.written.load(Ordering::Acquire));
+        let (from, to) =
+            (self.synced.load(Ordering::Acquire), self.written.load(Ordering::Acquire));
         if from >= to {
             return Ok(());
         }
@@ -107,7 +108,13 @@ impl Shared {
                 .sync_dir(&self.dir)
                 .map_err(|source| self.stop(Stopped::new("sync folder", &self.dir, source)))?;
         }
-        let dirty: Vec<_> = self.segments.read().iter().filter(|s| s.end() > from && s.base < to).cloned().collect();
+        let dirty: Vec<_> = self
+            .segments
+            .read()
+            .iter()
+            .filter(|s| s.end() > from && s.base < to)
+            .cloned()
+            .collect();
         for segment in dirty {
             segment
                 .file
@@ -198,9 +205,10 @@ impl Log {
     /// Fills `out` with the bytes from `position` on. They are not verified.
     pub fn read_into(&self, position: PhysicalOffset, out: &mut [u8]) -> Result<(), ReadError> {
         let segment = self.check_range(position, out.len())?;
-        let read = segment.file.read_at(out, position.0 - segment.base).map_err(|source| {
-            ReadError::Io { path: segment.path.clone(), position, source }
-        })?;
+        let read = segment
+            .file
+            .read_at(out, position.0 - segment.base)
+            .map_err(|source| ReadError::Io { path: segment.path.clone(), position, source })?;
         // A segment that was given up meanwhile may hold other bytes by now.
         self.check_start(position)?;
         if read < out.len() {

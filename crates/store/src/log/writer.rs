@@ -4,6 +4,7 @@
 //! Takes no lock but that on the list of segments, and that only when it changes.
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
 };
@@ -11,7 +12,7 @@ use std::{
 use gantry_model::{PhysicalOffset, QueueOffset};
 
 use super::{
-    AppendError, Log, RECORD_BYTES_LIMIT, RecordBatch, SegmentHeader, Stopped,
+    AppendError, Log, RECORD_BYTES_LIMIT, RecordBatch, SegmentHeader, Stopped, UnlinkError,
     files::{LogFile, WriteFailure, is_out_of_space},
     own::{self, FILLER_BYTES_MIN, HEADROOM_BYTES},
     segment::{Segment, free_path, segment_path},
@@ -45,7 +46,9 @@ pub struct LogWriter {
     /// Up to where the last header or mark in the log says that it is synced.
     marked: u64,
     /// Frozen by `position_for` until the next append, so that its answer holds.
-    mark: Option<Option<u64>>,
+    foretold: Option<Foretold>,
+    /// Segments that the log has given up and whose files are still there, oldest first.
+    doomed: VecDeque<Arc<Segment>>,
     /// Files that wait to be written again.
     free: Vec<PathBuf>,
     /// A file that was made for the segment at this base, and not used.
@@ -63,7 +66,10 @@ pub(super) struct Recovered {
 
 impl std::fmt::Debug for LogWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogWriter").field("at", &self.at).field("log", &self.log).finish_non_exhaustive()
+        f.debug_struct("LogWriter")
+            .field("at", &self.at)
+            .field("log", &self.log)
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,7 +86,8 @@ impl LogWriter {
             last_time_ms,
             newest_image,
             marked,
-            mark: None,
+            foretold: None,
+            doomed: VecDeque::new(),
             free: Vec::new(),
             prepared: None,
             scratch: Vec::with_capacity(HEADROOM_BYTES),
@@ -98,7 +105,7 @@ impl LogWriter {
     ) -> Result<Appended, AppendError> {
         self.log.0.check_running()?;
         self.check_size(batch)?;
-        let mark = self.mark.take().unwrap_or_else(|| self.mark_due());
+        let Foretold { mark } = self.foretold.take().unwrap_or_else(|| self.foretell());
         let store_time_ms = now_ms.max(self.last_time_ms);
         let bytes = batch.bytes() as u64;
         if batch.is_empty() && mark.is_none() {
@@ -122,7 +129,8 @@ impl LogWriter {
 
     /// Where the first record of a batch of `bytes` bytes will lie, if it is the next one appended.
     pub fn position_for(&mut self, bytes: usize) -> PhysicalOffset {
-        let mark = *self.mark.get_or_insert_with(|| mark_due(self.marked, &self.log));
+        let Foretold { mark } = self.foretold.unwrap_or_else(|| self.foretell());
+        self.foretold = Some(Foretold { mark });
         let bytes = bytes as u64;
         if !self.fits(bytes, mark) {
             let base = self.active.as_ref().map_or(self.at, |segment| segment.end());
@@ -154,25 +162,37 @@ impl LogWriter {
     /// Gives up the segments that lie wholly before `position`, never the one being written and none that is not synced.
     ///
     /// Returns how many went. Up to two files are kept to be written again.
-    pub fn unlink_before(&mut self, position: PhysicalOffset) -> Result<u64, AppendError> {
-        let mut gone = 0;
+    /// After an error the log goes on without the segments; their files go with the next call.
+    pub fn unlink_before(&mut self, position: PhysicalOffset) -> Result<u64, UnlinkError> {
         while let Some(segment) = self.take_front(position.0) {
-            let is_kept =
-                self.free.len() < FREE_FILES_MAX && segment.capacity == self.segment_bytes;
-            let shared = &self.log.0;
-            let outcome = if is_kept {
-                let free = free_path(&shared.dir, segment.base);
-                shared.files.rename(&segment.path, &free).map(|()| self.free.push(free))
-            } else {
-                shared.files.remove(&segment.path)
-            };
-            // One by one, so that no crash leaves a gap between segments.
-            outcome.and_then(|()| shared.files.sync_dir(&shared.dir)).map_err(|source| {
-                AppendError::Stopped(shared.stop(Stopped::new("unlink", &segment.path, source)))
-            })?;
+            self.doomed.push_back(segment);
+        }
+        let mut gone = 0;
+        // One by one from the oldest on, so that no crash leaves a gap between segments.
+        while let Some(segment) = self.doomed.front().cloned() {
+            let path = &segment.path;
+            self.unlink(&segment).map_err(|source| UnlinkError { path: path.clone(), source })?;
+            self.doomed.pop_front();
             gone += 1;
         }
         Ok(gone)
+    }
+
+    fn unlink(&mut self, segment: &Segment) -> std::io::Result<()> {
+        let is_kept = self.free.len() < FREE_FILES_MAX && segment.capacity == self.segment_bytes;
+        let shared = &self.log.0;
+        let outcome = if is_kept {
+            let free = free_path(&shared.dir, segment.base);
+            shared.files.rename(&segment.path, &free).map(|()| self.free.push(free))
+        } else {
+            shared.files.remove(&segment.path)
+        };
+        match outcome {
+            // Its file went in an earlier call, whose sync of the folder failed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            outcome => outcome?,
+        }
+        shared.files.sync_dir(&shared.dir)
     }
 
     fn take_front(&self, before: u64) -> Option<Arc<Segment>> {
@@ -195,18 +215,20 @@ impl LogWriter {
         for index in 0..batch.len() {
             check(u64::from(batch.record_bytes(index)), RECORD_BYTES_LIMIT)?;
         }
-        check(batch.bytes() as u64, self.segment_bytes - own::header_record_bytes() - FILLER_BYTES_MIN)
+        check(
+            batch.bytes() as u64,
+            self.segment_bytes - own::header_record_bytes() - FILLER_BYTES_MIN,
+        )
     }
 
-    fn mark_due(&self) -> Option<u64> {
-        mark_due(self.marked, &self.log)
+    fn foretell(&self) -> Foretold {
+        let synced = self.log.synced().0;
+        Foretold { mark: (synced > self.marked).then_some(synced) }
     }
 
     fn prefix_bytes(&self, mark: Option<u64>) -> u64 {
         match &self.active {
-            Some(segment) if self.at > segment.base => {
-                mark.map_or(0, |_| own::mark_record_bytes())
-            }
+            Some(segment) if self.at > segment.base => mark.map_or(0, |_| own::mark_record_bytes()),
             _ => own::header_record_bytes(),
         }
     }
@@ -364,15 +386,16 @@ impl LogWriter {
     }
 }
 
+/// What the next append will do beside writing its batch.
+#[derive(Debug, Clone, Copy)]
+struct Foretold {
+    /// The position that a mark will tell, if it is news.
+    mark: Option<u64>,
+}
+
 /// What goes in front of a batch.
 struct Prefix {
     bytes: usize,
     header: Option<(SegmentHeader, u64)>,
     synced: Option<u64>,
-}
-
-/// The position that a mark would tell, if it is news.
-fn mark_due(marked: u64, log: &Log) -> Option<u64> {
-    let synced = log.synced().0;
-    (synced > marked).then_some(synced)
 }

@@ -7,9 +7,12 @@ use std::{
     ops::{Bound, Range},
 };
 
+use gantry_model::PhysicalOffset;
 use parking_lot::RwLock;
 
-use super::{Direction, Op, Snapshot, Step, View, ViewBatch, ViewError, ViewRead, ViewStore, Visit};
+use super::{
+    Direction, Op, Snapshot, Step, View, ViewBatch, ViewError, ViewRead, ViewStore, Visit,
+};
 
 type Table = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -125,6 +128,10 @@ impl ViewStore for MemoryViews {
         *self.live.write() = Tables::default();
         *self.flushed.write() = Tables::default();
         Ok(())
+    }
+
+    fn note_log_start(&self, _position: PhysicalOffset) {
+        // Readers ignore such entries, and a simulation is over before they matter.
     }
 
     fn size_bytes(&self) -> u64 {

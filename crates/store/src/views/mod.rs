@@ -5,12 +5,16 @@
 
 pub mod layout;
 mod memory;
+mod rocks;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use gantry_model::PhysicalOffset;
 
 pub use memory::MemoryViews;
+pub use rocks::{RocksMemory, RocksViews};
+
+use crate::options::StoreOptions;
 
 /// The ordered tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,8 +127,20 @@ pub trait ViewStore: ViewRead + Send + Sync {
     /// Empties every view, for a rebuild from the log.
     fn clear(&self) -> Result<(), ViewError>;
 
+    /// Records before `position` are gone: their entries may be dropped whenever it is convenient.
+    fn note_log_start(&self, position: PhysicalOffset);
+
     /// Rough number of bytes in memory and on disk.
     fn size_bytes(&self) -> u64;
+}
+
+/// Opens the views of a store.
+pub(crate) fn open(options: &StoreOptions) -> Result<Arc<dyn ViewStore>, ViewError> {
+    let memory = RocksMemory {
+        cache_bytes: options.view_cache_bytes,
+        write_bytes: options.view_write_bytes,
+    };
+    Ok(Arc::new(RocksViews::open(&options.dir.join("views"), memory)?))
 }
 
 /// One step of a batch.

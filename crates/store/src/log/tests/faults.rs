@@ -127,3 +127,21 @@ fn folder_that_cannot_be_synced_stops_before_anything_in_a_new_segment_counts_as
     world.log.sync().unwrap_err();
     assert_eq!(world.log.synced(), synced);
 }
+
+#[test]
+fn segment_whose_file_cannot_go_is_forgotten_at_once_and_its_file_goes_with_the_next_try() {
+    for operation in [Operation::Rename, Operation::SyncDir] {
+        let mut world = World::new();
+        for body in 0..5 {
+            world.append_synced(&[&[body; 3500]]);
+        }
+        world.disk.fail(operation, 0, ErrorKind::Other);
+        let start = PhysicalOffset(8192);
+        world.writer.unlink_before(start).unwrap_err();
+        assert_eq!((world.log.start(), world.bodies().len()), (start, 3));
+        world.append(&[b"goes on"]);
+        assert_eq!(world.writer.unlink_before(start).unwrap(), 2);
+        let world = world.reopen();
+        assert_eq!((world.report.start, &world.report.damage), (start, &vec![]));
+    }
+}

@@ -7,7 +7,9 @@ use gantry_record::RecordView;
 
 use super::*;
 use crate::log::{
-    DamageReason, FORMAT_VERSION, SegmentHeader, own,
+    DamageReason, FORMAT_VERSION, SegmentHeader,
+    memory_files::Operation,
+    own,
     own::{SEGMENT_TOPIC, header_record_bytes},
 };
 
@@ -274,7 +276,6 @@ fn log_of_a_newer_format_is_refused_with_both_versions() {
     let before = world.disk.asked().len();
     let error = World::try_on(world.disk.clone(), options()).err().unwrap();
     assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
-    use crate::log::memory_files::Operation;
     let changes = [Operation::Write, Operation::Resize, Operation::Remove, Operation::Rename];
     assert!(world.disk.asked()[before..].iter().all(|a| !changes.contains(&a.operation)));
 }
@@ -348,6 +349,31 @@ fn forged_record_in_a_damaged_body_is_never_delivered() {
         assert_eq!(world.bodies(), [&b"first"[..], b"second", b"third", b"fourth"], "{flipped}");
         assert_eq!(world.walk().1.len(), 1);
     }
+}
+
+#[test]
+fn torn_body_full_of_forged_records_is_searched_in_one_pass() {
+    let disk = MemoryFiles::new();
+    let large = LogOptions { segment_bytes: 4 << 20, ..options() };
+    let mut world = World::try_on(disk, large).unwrap();
+    world.append_synced(&[b"first"]);
+    world.append(&[b"second"]);
+    let start = world.writer.next_position().0 + 88;
+    let mut body = Vec::new();
+    while body.len() < 2 << 20 {
+        let at = start + body.len() as u64;
+        body.extend_from_slice(&forged("orders", b"", at));
+    }
+    let torn = world.append(&[&body])[0];
+    let (path, _) = world.place(0);
+    // Hides the size, so that every forged record is a candidate.
+    world.disk.damage(&path, |bytes| bytes[torn.0 as usize] ^= 0x41);
+    let before = world.disk.asked().len();
+    let world = world.reopen();
+    assert_eq!(world.report.cut.as_ref().map(|cut| cut.position), Some(torn));
+    // Each look at a chain from another place would read the 2 MiB again.
+    let reads = world.disk.asked().len() - before;
+    assert!(reads < 200, "{reads} operations");
 }
 
 #[test]

@@ -1,0 +1,182 @@
+//! Topic attributes as administrators write them: `+key=value` sets, `-key` removes.
+//! Invariant: what is stored has known keys and legal values, without the signs of the request.
+//! Leaves what an attribute does to those who read it. Source: RocketMQ's topic attributes.
+
+use std::collections::BTreeMap;
+
+/// Attributes of a topic.
+pub type Attributes = BTreeMap<String, String>;
+
+/// Why attributes were refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttributeError {
+    /// The key begins with neither sign.
+    #[error("attribute {key:?} begins with neither + nor -")]
+    Sign {
+        /// The key as written.
+        key: String,
+    },
+    /// There is no such attribute.
+    #[error("attribute {key:?} is not known, known are {KNOWN}")]
+    Unknown {
+        /// The key.
+        key: String,
+    },
+    /// The value is not one of those allowed.
+    #[error("attribute {key} has the value {value:?}, expected {expected}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// The attribute can be set only when its topic is made.
+    #[error("attribute {key} cannot be changed from {from:?} to {to:?}")]
+    Fixed {
+        /// The key.
+        key: String,
+        /// Value that the topic has.
+        from: String,
+        /// Value asked for.
+        to: String,
+    },
+    /// A new topic has nothing to remove.
+    #[error("attribute {key} cannot be removed from a topic that does not exist yet")]
+    RemoveFromNew {
+        /// The key.
+        key: String,
+    },
+}
+
+const KNOWN: &str = "message.type, cleanup.policy, queue.type";
+
+/// One attribute: its key, its values, the one that an absent key stands for, and whether it may be changed.
+struct Attribute {
+    key: &'static str,
+    values: &'static [&'static str],
+    expected: &'static str,
+    default: &'static str,
+    changeable: bool,
+}
+
+const ATTRIBUTES: [Attribute; 3] = [
+    Attribute {
+        key: "message.type",
+        values: &["UNSPECIFIED", "NORMAL", "FIFO", "DELAY", "TRANSACTION", "MIXED"],
+        expected: "UNSPECIFIED, NORMAL, FIFO, DELAY, TRANSACTION or MIXED",
+        default: "NORMAL",
+        changeable: true,
+    },
+    // Compaction and queues of batches are not kept: what is asked for would silently not be done.
+    Attribute {
+        key: "cleanup.policy",
+        values: &["DELETE"],
+        expected: "DELETE",
+        default: "DELETE",
+        changeable: false,
+    },
+    Attribute {
+        key: "queue.type",
+        values: &["SimpleCQ"],
+        expected: "SimpleCQ",
+        default: "SimpleCQ",
+        changeable: false,
+    },
+];
+
+/// Attributes after the changes of a request; `current` is `None` for a topic that is made.
+pub fn changed(
+    current: Option<&Attributes>,
+    requested: &Attributes,
+) -> Result<Attributes, AttributeError> {
+    let mut result = current.cloned().unwrap_or_default();
+    for (signed, value) in requested {
+        if let Some(key) = signed.strip_prefix('+') {
+            set(&mut result, current, key, value)?;
+        } else if let Some(key) = signed.strip_prefix('-') {
+            find(key)?;
+            if current.is_none() {
+                return Err(AttributeError::RemoveFromNew { key: key.into() });
+            }
+            result.remove(key);
+        } else {
+            return Err(AttributeError::Sign { key: signed.clone() });
+        }
+    }
+    Ok(result)
+}
+
+/// Reads a comma list of `+key=value` and `-key`.
+pub fn parse_list(text: &str) -> Attributes {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items
+        .map(|item| {
+            let (key, value) = item.split_once('=').unwrap_or((item, ""));
+            (key.trim().to_owned(), value.trim().to_owned())
+        })
+        .collect()
+}
+
+fn set(
+    result: &mut Attributes,
+    current: Option<&Attributes>,
+    key: &str,
+    value: &str,
+) -> Result<(), AttributeError> {
+    let attribute = find(key)?;
+    if !attribute.values.contains(&value) {
+        let (key, value) = (key.into(), value.into());
+        return Err(AttributeError::Value { key, value, expected: attribute.expected });
+    }
+    if let Some(current) = current.filter(|_| !attribute.changeable) {
+        let from = current.get(key).map_or(attribute.default, String::as_str);
+        if from != value {
+            let (key, from, to) = (key.into(), from.into(), value.into());
+            return Err(AttributeError::Fixed { key, from, to });
+        }
+    }
+    result.insert(key.into(), value.into());
+    Ok(())
+}
+
+fn find(key: &str) -> Result<&'static Attribute, AttributeError> {
+    ATTRIBUTES
+        .iter()
+        .find(|attribute| attribute.key == key)
+        .ok_or_else(|| AttributeError::Unknown { key: key.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_set_and_remove_and_are_not_stored() {
+        let made = changed(None, &parse_list("+message.type=FIFO")).unwrap();
+        assert_eq!(made, parse_list("message.type=FIFO"));
+        let altered = changed(Some(&made), &parse_list("+message.type=DELAY")).unwrap();
+        assert_eq!(altered["message.type"], "DELAY");
+        assert_eq!(changed(Some(&altered), &parse_list("-message.type")), Ok(Attributes::new()));
+    }
+
+    #[test]
+    fn unknown_key_illegal_value_and_missing_sign_are_refused() {
+        let refused = |text| changed(None, &parse_list(text)).unwrap_err();
+        assert!(matches!(refused("+colour=red"), AttributeError::Unknown { .. }));
+        assert!(matches!(refused("+message.type=fifo"), AttributeError::Value { .. }));
+        assert!(matches!(refused("message.type=FIFO"), AttributeError::Sign { .. }));
+        assert!(matches!(refused("-message.type"), AttributeError::RemoveFromNew { .. }));
+    }
+
+    #[test]
+    fn what_is_not_done_cannot_be_asked_for() {
+        for text in ["+cleanup.policy=COMPACTION", "+queue.type=BatchCQ"] {
+            let error = changed(Some(&Attributes::new()), &parse_list(text)).unwrap_err();
+            assert!(matches!(error, AttributeError::Value { .. }), "{error}");
+        }
+        let same = changed(Some(&Attributes::new()), &parse_list("+queue.type=SimpleCQ"));
+        assert!(same.is_ok());
+    }
+}

@@ -1,0 +1,218 @@
+//! `gantry standalone`: name server and broker in one process, with one data folder.
+//! Invariant: the line `ready …` is printed once both serve, the broker is registered, and what
+//! `--apply` names exists; SIGTERM and SIGINT stop both cleanly.
+//! Leaves all serving to the two libraries.
+
+pub(crate) mod apply;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::{ArgAction, Args, ValueEnum};
+use gantry_broker::{Broker, RunningBroker};
+use gantry_model::settings::{BrokerSettings, FlushMode, NameServerSettings};
+use gantry_nameserver::{NameServer, RunningNameServer};
+use gantry_telemetry::{LogFormat, Telemetry, init_logs};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::output;
+
+/// How often the start looks whether the broker is registered.
+const REGISTERED_LOOK: Duration = Duration::from_millis(2);
+/// The port at which clients expect the VIP channel two below.
+const REMOTING_PORT: u16 = 10_911;
+const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// When a message is answered.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Flush {
+    /// After it has reached the disk.
+    Sync,
+    /// As soon as it is written.
+    Async,
+}
+
+/// Run a name server and a broker in this process.
+#[derive(Debug, Args)]
+pub(crate) struct StandaloneArgs {
+    /// Folder of all data; it is created when missing.
+    #[arg(long, value_name = "DIR", default_value = "gantry-data")]
+    data: PathBuf,
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// Port of the name server; 0 takes any free one.
+    #[arg(long, value_name = "PORT", default_value_t = 9876)]
+    nameserver_port: u16,
+    /// Port of the broker's remoting protocol; 0 takes any free one.
+    #[arg(long, value_name = "PORT", default_value_t = REMOTING_PORT)]
+    remoting_port: u16,
+    /// Port of the broker's gRPC protocol; 0 takes any free one.
+    #[arg(long, value_name = "PORT", default_value_t = 8081)]
+    grpc_port: u16,
+    /// Port of health and metrics; 0 takes any free one.
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    http_port: u16,
+    /// Whether the broker also listens two below the remoting port [default: with port 10911 only].
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    vip_channel: Option<bool>,
+    /// When a message is answered.
+    #[arg(long, value_enum, default_value = "async")]
+    flush: Flush,
+    /// Host that clients connect to [default: the bind address].
+    #[arg(long, value_name = "HOST")]
+    advertise: Option<String>,
+    /// Name of the cluster.
+    #[arg(long, value_name = "NAME", default_value = "DefaultCluster")]
+    cluster_name: String,
+    /// Name of the broker.
+    #[arg(long, value_name = "NAME", default_value = "broker-a")]
+    broker_name: String,
+    /// Whether a message to an unknown topic makes it.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
+    auto_create_topics: bool,
+    /// Folder, or file, with `Topic` and `ConsumerGroup` YAML to create before serving is announced.
+    #[arg(long, value_name = "DIR")]
+    apply: Option<PathBuf>,
+    /// Least important lines that are logged, on standard error: error, warn, info, debug, trace.
+    #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = LOG_LEVELS)]
+    log_level: String,
+}
+
+/// Serves until a signal arrives.
+pub(crate) async fn run(args: StandaloneArgs) -> anyhow::Result<()> {
+    let manifests = args.apply.as_deref().map(apply::read).transpose()?.unwrap_or_default();
+    let mut stop = StopSignals::listen()?;
+    init_logs(LogFormat::Text, &args.log_level)?;
+    let servers = Servers::start(&args).await?;
+    let announced = servers.announce(&manifests, &mut stop).await;
+    if let Ok(true) = announced {
+        stop.received().await;
+    }
+    // Also when announcing failed: what was stored meanwhile has to reach the disk.
+    let stopped = servers.stop().await;
+    announced.and(stopped)
+}
+
+/// The two servers and their HTTP port.
+struct Servers {
+    name_server: RunningNameServer,
+    broker: RunningBroker,
+    http: gantry_telemetry::HttpServer,
+    telemetry: Telemetry,
+}
+
+impl Servers {
+    async fn start(args: &StandaloneArgs) -> anyhow::Result<Self> {
+        let telemetry = Telemetry::new()?;
+        let http = telemetry.serve(SocketAddr::new(args.bind, args.http_port)).await?;
+        let name_server = NameServer::start(name_server_settings(args), &telemetry).await?;
+        let settings = broker_settings(args, name_server.addr);
+        let broker = Broker::start(settings, &telemetry).await?;
+        Ok(Self { name_server, broker, http, telemetry })
+    }
+
+    /// Prints `ready …` as soon as it is true. Returns `false` when a signal came first.
+    async fn announce(
+        &self,
+        manifests: &apply::Manifests,
+        stop: &mut StopSignals,
+    ) -> anyhow::Result<bool> {
+        let prepare = async {
+            while !self.telemetry.ready().is_ready() {
+                tokio::time::sleep(REGISTERED_LOOK).await;
+            }
+            apply::create(manifests, self.name_server.addr).await
+        };
+        tokio::select! {
+            prepared = prepare => prepared?,
+            () = stop.received() => return Ok(false),
+        }
+        let addresses = self.broker.addresses();
+        output::line(&format!(
+            "ready nameserver={} remoting={} grpc={} http={}",
+            self.name_server.addr,
+            addresses.remoting,
+            addresses.grpc,
+            self.http.addr()
+        ))?;
+        Ok(true)
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        let stopped = self.broker.stop().await.context("stop the broker");
+        self.name_server.stop().await;
+        self.http.stop().await;
+        stopped
+    }
+}
+
+fn name_server_settings(args: &StandaloneArgs) -> NameServerSettings {
+    NameServerSettings {
+        bind: args.bind,
+        port: args.nameserver_port,
+        data_dir: Some(args.data.join("nameserver")),
+        expected_brokers: vec![args.broker_name.clone()],
+        // There is no serving without the broker, so the longest wait that the setting allows.
+        ready_wait_max: gantry_model::settings::Duration::from_secs(600),
+        ..NameServerSettings::default()
+    }
+}
+
+fn broker_settings(args: &StandaloneArgs, name_server: SocketAddr) -> BrokerSettings {
+    BrokerSettings {
+        cluster_name: args.cluster_name.clone(),
+        broker_name: args.broker_name.clone(),
+        data_dir: args.data.join("broker"),
+        bind: args.bind,
+        advertise: args.advertise.clone(),
+        remoting_port: args.remoting_port,
+        vip_channel: args.vip_channel.unwrap_or(args.remoting_port == REMOTING_PORT),
+        grpc_port: args.grpc_port,
+        http_port: args.http_port,
+        name_servers: vec![reachable(name_server).to_string()],
+        flush: match args.flush {
+            Flush::Sync => FlushMode::Sync,
+            Flush::Async => FlushMode::Async,
+        },
+        auto_create_topics: args.auto_create_topics,
+        ..BrokerSettings::default()
+    }
+}
+
+/// The address at which this process reaches a server that it bound to `address` itself.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind, name: &str| signal(kind).with_context(|| format!("listen for {name}"));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate(), "SIGTERM")?,
+            interrupt: listen(SignalKind::interrupt(), "SIGINT")?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,504 @@
+//! Reads: queues, single records, times and keys, up to what is confirmed.
+//! Invariant: every record given out was verified; a tail read never touches the views.
+//! Leaves filters to its callers and the bytes' way to a socket to the broker.
+
+use std::{collections::VecDeque, ops::Range, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use gantry_model::{PhysicalOffset, QueueId, QueueOffset};
+use gantry_record::RecordView;
+
+use crate::{
+    change::{self, key_hash},
+    errors::ReadError,
+    log::{self, RECORD_BYTES_LIMIT, SegmentInfo, Walked},
+    queues::{Queue, first_stored, scan_stored},
+    store::Store,
+    topics::Topic,
+    types::{Boundary, Bounds, Damage, QueueRead, ReadLimits, ReadStatus},
+    views::{Step, layout::Entry},
+};
+
+/// Bytes of a record that tell its size and its magic.
+const HEAD_BYTES: usize = 8;
+/// Hits that one look into the key index gives.
+const HITS_AT_ONCE: usize = 256;
+
+impl Store {
+    /// First and next offset of a queue; both 0 for one that never had a message.
+    pub fn queue_bounds(&self, topic: &Topic, queue: QueueId) -> Result<Bounds, ReadError> {
+        match self.find_queue(topic, queue)? {
+            Some(queue) => self.bounds_of(&queue),
+            None => Ok(Bounds { min: QueueOffset(0), max: QueueOffset(0) }),
+        }
+    }
+
+    /// Appends messages of a queue to `out`, one record after another, as they are in the log.
+    pub fn read_queue(
+        &self,
+        topic: &Topic,
+        queue: QueueId,
+        from: QueueOffset,
+        limits: ReadLimits,
+        accept: &dyn Fn(i64) -> bool,
+        out: &mut BytesMut,
+    ) -> Result<QueueRead, ReadError> {
+        let found = self.find_queue(topic, queue)?;
+        let bounds = match &found {
+            Some(queue) => self.bounds_of(queue)?,
+            None => Bounds { min: QueueOffset(0), max: QueueOffset(0) },
+        };
+        let (status, next) = match from {
+            _ if bounds.max.0 == 0 => (ReadStatus::Empty, QueueOffset(0)),
+            _ if from < bounds.min => (ReadStatus::TooSmall, bounds.min),
+            _ if from == bounds.max => (ReadStatus::AtEnd, bounds.max),
+            _ if from > bounds.max => (ReadStatus::BeyondEnd, bounds.max),
+            _ => (ReadStatus::NoMatch, from),
+        };
+        let Bounds { min, max } = bounds;
+        let mut read = QueueRead { status, next, min, max, messages: 0, last_position: None };
+        if let (ReadStatus::NoMatch, Some(queue)) = (status, found) {
+            let mut picked = Picked::new(from, limits, accept);
+            self.visit_entries(&queue, from, max, &mut |offset, entry| picked.look(offset, entry))?;
+            self.deliver(&picked, &mut read, out)?;
+        }
+        Ok(read)
+    }
+
+    fn deliver(
+        &self,
+        picked: &Picked<'_>,
+        read: &mut QueueRead,
+        out: &mut BytesMut,
+    ) -> Result<(), ReadError> {
+        read.next = picked.next;
+        let mut removed = false;
+        let mut entries = &picked.entries[..];
+        while let Some(first) = entries.first() {
+            let run = adjacent(entries);
+            match self.read_run(&entries[..run], out)? {
+                Some((messages, last)) => {
+                    read.messages += messages;
+                    read.last_position = last.or(read.last_position);
+                }
+                None => removed |= first.position < self.log_start(),
+            }
+            entries = &entries[run..];
+        }
+        read.status = match read.messages {
+            0 if removed => ReadStatus::Removed,
+            0 => ReadStatus::NoMatch,
+            _ => ReadStatus::Found,
+        };
+        Ok(())
+    }
+
+    /// Reads records that lie one behind another; `None`: they are no longer there.
+    fn read_run(
+        &self,
+        run: &[Entry],
+        out: &mut BytesMut,
+    ) -> Result<Option<(u32, Option<PhysicalOffset>)>, ReadError> {
+        let before = out.len();
+        let position = run[0].position;
+        let bytes: usize = run.iter().map(|entry| entry.size as usize).sum();
+        match self.log.read(position, bytes, out) {
+            Ok(()) => {}
+            Err(log::ReadError::BelowStart { .. }) => return Ok(None),
+            // A record that can be read alone should not be lost with its neighbour.
+            Err(_) if run.len() > 1 => return self.read_each(run, out).map(Some),
+            Err(error @ (log::ReadError::OutOfRange { .. } | log::ReadError::Truncated { .. })) => {
+                self.note_damage(position, error.to_string());
+                return Ok(Some((0, None)));
+            }
+            Err(source) => {
+                return Err(ReadError::Log { position, bytes: bytes as u32, source });
+            }
+        }
+        let mut at = before;
+        for entry in run {
+            let end = at + entry.size as usize;
+            if let Err(error) = RecordView::verify(&out[at..end], entry.position) {
+                out.truncate(before);
+                if run.len() > 1 {
+                    return self.read_each(run, out).map(Some);
+                }
+                self.note_damage(entry.position, error.to_string());
+                return Ok(Some((0, None)));
+            }
+            at = end;
+        }
+        Ok(Some((run.len() as u32, run.last().map(|entry| entry.position))))
+    }
+
+    fn read_each(
+        &self,
+        run: &[Entry],
+        out: &mut BytesMut,
+    ) -> Result<(u32, Option<PhysicalOffset>), ReadError> {
+        let (mut messages, mut last) = (0, None);
+        for entry in run {
+            if let Some((read, position)) = self.read_run(std::slice::from_ref(entry), out)? {
+                messages += read;
+                last = position.or(last);
+            }
+        }
+        Ok((messages, last))
+    }
+
+    /// The entry of a message; `None` outside of the queue's bounds.
+    pub fn entry(
+        &self,
+        topic: &Topic,
+        queue: QueueId,
+        offset: QueueOffset,
+    ) -> Result<Option<Entry>, ReadError> {
+        let Some(queue) = self.find_queue(topic, queue)? else { return Ok(None) };
+        let Bounds { min, max } = self.bounds_of(&queue)?;
+        if !(min..max).contains(&offset) {
+            return Ok(None);
+        }
+        let first = self.first_entry(&queue, offset, max)?;
+        Ok(first.filter(|(found, _)| *found == offset).map(|(_, entry)| entry))
+    }
+
+    /// Offset of the message that a time means. `Lower`: the first stored at that time or later, the queue's end if
+    /// there is none. `Upper`: the last stored at that time or earlier, 0 if there is none.
+    pub fn search_time(
+        &self,
+        topic: &Topic,
+        queue: QueueId,
+        time_ms: u64,
+        boundary: Boundary,
+    ) -> Result<QueueOffset, ReadError> {
+        let Some(queue) = self.find_queue(topic, queue)? else { return Ok(QueueOffset(0)) };
+        let Bounds { min, max } = self.bounds_of(&queue)?;
+        if min == max {
+            return Ok(min);
+        }
+        let is_before = |entry: &Entry| match boundary {
+            Boundary::Lower => entry.store_time_ms < time_ms,
+            Boundary::Upper => entry.store_time_ms <= time_ms,
+        };
+        let (mut low, mut high) = (min.0, max.0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.first_entry(&queue, QueueOffset(middle), QueueOffset(high))? {
+                Some((offset, entry)) if is_before(&entry) => low = offset.0 + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(match boundary {
+            Boundary::Lower => {
+                self.first_entry(&queue, QueueOffset(low), max)?.map_or(max, |(offset, _)| offset)
+            }
+            Boundary::Upper if low == min.0 => QueueOffset(0),
+            Boundary::Upper => QueueOffset(low - 1),
+        })
+    }
+
+    /// The message at a position that a client names; `None` unless its queue holds it there:
+    /// the position may be inside a body, and the body may look like a record.
+    pub fn read_at(&self, position: PhysicalOffset) -> Result<Option<Bytes>, ReadError> {
+        if position >= self.confirmed() {
+            return Ok(None);
+        }
+        let Some(bytes) = self.read_verified(position, false)? else { return Ok(None) };
+        // Verified just before, so it parses.
+        let Ok(record) = RecordView::parse(&bytes) else { return Ok(None) };
+        let topic = self.tables.topics.read().covering(record.topic(), position).cloned();
+        let Some(topic) = topic else { return Ok(None) };
+        let entry = self.entry(&topic, record.queue(), record.queue_offset())?;
+        let holds =
+            entry.is_some_and(|entry| (entry.position, entry.size) == (position, record.size()));
+        Ok(holds.then_some(bytes))
+    }
+
+    /// The record at a position that a view or a timer gave; `None` if it is no longer there, or damaged.
+    pub fn read_record(&self, position: PhysicalOffset) -> Result<Option<Bytes>, ReadError> {
+        self.read_verified(position, true)
+    }
+
+    fn read_verified(
+        &self,
+        position: PhysicalOffset,
+        expected: bool,
+    ) -> Result<Option<Bytes>, ReadError> {
+        let mut out = BytesMut::new();
+        let outcome = self.read_sized(position, &mut out);
+        let reason = match outcome {
+            Ok(()) => match RecordView::verify(&out, position) {
+                Ok(_) => return Ok(Some(out.freeze())),
+                Err(error) => error.to_string(),
+            },
+            Err(log::ReadError::BelowStart { .. }) => return Ok(None),
+            Err(source @ log::ReadError::Io { .. }) => {
+                return Err(ReadError::Log { position, bytes: out.len() as u32, source });
+            }
+            Err(error) => error.to_string(),
+        };
+        if expected {
+            self.note_damage(position, reason);
+        }
+        Ok(None)
+    }
+
+    fn read_sized(
+        &self,
+        position: PhysicalOffset,
+        out: &mut BytesMut,
+    ) -> Result<(), log::ReadError> {
+        self.log.read(position, HEAD_BYTES, out)?;
+        let size = gantry_record::peek_size(out).map_or(0, |(size, _)| u64::from(size));
+        if !(HEAD_BYTES as u64..=RECORD_BYTES_LIMIT).contains(&size) {
+            return Err(log::ReadError::OutOfRange { position, bytes: size });
+        }
+        let rest = size as usize - HEAD_BYTES;
+        self.log.read(position.plus(HEAD_BYTES as u64), rest, out)
+    }
+
+    /// Messages of a topic with that key or unique id, stored in `begin_ms..=end_ms`, newest first.
+    pub fn query_keys(
+        &self,
+        topic: &str,
+        key: &str,
+        begin_ms: u64,
+        end_ms: u64,
+        max: usize,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        let is_wanted = |record: &RecordView<'_>| {
+            record.topic() == topic
+                && (begin_ms..=end_ms).contains(&record.store_time_ms())
+                && change::keys_of(record).words().any(|word| word == key)
+        };
+        let Range { start, end } = self.positions_of(begin_ms, end_ms);
+        let indexed = self.upkeep.keys.covered_to();
+        // What is not indexed yet is newer than what is.
+        let mut found = self.query_log(indexed.max(start)..end, max, &is_wanted)?;
+        let mut rest = start..end.min(indexed);
+        while found.len() < max {
+            let hits = self.upkeep.keys.lookup(key_hash(topic, key), rest.clone(), HITS_AT_ONCE)?;
+            let Some(oldest) = hits.last().copied() else { break };
+            self.take_hits(&hits, max, &is_wanted, &mut found)?;
+            rest.end = oldest;
+        }
+        Ok(found)
+    }
+
+    /// Reads the records that the key index named and keeps those that are wanted: others may have the same hash.
+    fn take_hits(
+        &self,
+        hits: &[PhysicalOffset],
+        max: usize,
+        is_wanted: &dyn Fn(&RecordView<'_>) -> bool,
+        found: &mut Vec<Bytes>,
+    ) -> Result<(), ReadError> {
+        let mut last = None;
+        for position in hits {
+            // A word that is both unique id and key has hit twice.
+            if found.len() == max || last.replace(position) == Some(position) {
+                continue;
+            }
+            let Some(bytes) = self.read_record(*position)? else { continue };
+            if RecordView::parse(&bytes).is_ok_and(|record| is_wanted(&record)) {
+                found.push(bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Positions between which the records of a time are, as far as segments tell.
+    fn positions_of(&self, begin_ms: u64, end_ms: u64) -> Range<PhysicalOffset> {
+        let segments = self.log.segments();
+        let is_in_time = |segment: &&SegmentInfo| {
+            let is_before = segment.is_sealed && (1..begin_ms).contains(&segment.last_time_ms);
+            !is_before && segment.first_time_ms <= end_ms
+        };
+        let mut in_time = segments.iter().filter(is_in_time);
+        let Some(first) = in_time.next() else { return PhysicalOffset(0)..PhysicalOffset(0) };
+        let last = in_time.next_back().unwrap_or(first);
+        first.base.max(self.log_start())..last.end.min(self.confirmed())
+    }
+
+    /// The last `max` records of a range that are wanted, newest first.
+    fn query_log(
+        &self,
+        range: Range<PhysicalOffset>,
+        max: usize,
+        is_wanted: &dyn Fn(&RecordView<'_>) -> bool,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        let mut found = VecDeque::new();
+        let mut cursor = self.log.records(range.start, range.end);
+        let failed = |source| ReadError::Log { position: range.start, bytes: 0, source };
+        while range.start < range.end
+            && let Some(walked) = cursor.next().map_err(failed)?
+        {
+            if let Walked::Record { record, .. } = walked
+                && is_wanted(&record)
+            {
+                found.push_back(Bytes::copy_from_slice(record.bytes()));
+                if found.len() > max {
+                    found.pop_front();
+                }
+            }
+        }
+        Ok(found.into_iter().rev().collect())
+    }
+
+    /// Whether a group without an offset starts this queue at 0: it still has its first message, and that one lies
+    /// within the last `young_bytes` of the log, or it is empty.
+    pub fn is_young(&self, topic: &Topic, queue: QueueId) -> Result<bool, ReadError> {
+        let Some(queue) = self.find_queue(topic, queue)? else { return Ok(true) };
+        let Bounds { min, max } = self.bounds_of(&queue)?;
+        if min.0 > 0 {
+            return Ok(false);
+        }
+        let first = self.first_entry(&queue, min, max)?;
+        let young_from = self.written().0.saturating_sub(self.options.young_bytes);
+        Ok(first.is_none_or(|(_, entry)| entry.position.0 >= young_from))
+    }
+
+    fn find_queue(&self, topic: &Topic, queue: QueueId) -> Result<Option<Arc<Queue>>, ReadError> {
+        Ok(self.queues.find((topic.id, queue), &*self.views)?)
+    }
+
+    fn bounds_of(&self, queue: &Queue) -> Result<Bounds, ReadError> {
+        let (log_start, confirmed) = (self.log_start(), self.confirmed());
+        let (from, base, max) = {
+            let state = queue.state.lock();
+            let max = state.confirmed_end(confirmed);
+            if state.min_for == Some(log_start) {
+                return Ok(Bounds { min: QueueOffset(state.min), max: QueueOffset(max) });
+            }
+            (state.min, state.base, max)
+        };
+        // What the ring holds is behind the start of the log: retention takes only what the views hold.
+        let min = self.first_kept(queue, from, base, log_start)?;
+        let mut state = queue.state.lock();
+        state.min = state.min.max(min);
+        state.min_for = Some(log_start);
+        Ok(Bounds { min: QueueOffset(state.min), max: QueueOffset(max.max(state.min)) })
+    }
+
+    /// First offset in `from..to` whose record is not before `log_start`, or `to`.
+    fn first_kept(
+        &self,
+        queue: &Queue,
+        from: u64,
+        to: u64,
+        log_start: PhysicalOffset,
+    ) -> Result<u64, ReadError> {
+        let key = (queue.topic, queue.id);
+        let (mut low, mut high) = (from, to);
+        while low < high {
+            // The first probe is the first entry: nearly always it is kept.
+            let middle = if low == from { low } else { low + (high - low) / 2 };
+            match first_stored(key, middle, high, &*self.views)? {
+                Some((offset, entry)) if entry.position < log_start => low = offset.0 + 1,
+                Some((offset, _)) if middle == low => return Ok(offset.0),
+                _ => high = middle,
+            }
+        }
+        let kept = first_stored(key, low, to, &*self.views)?;
+        Ok(kept.map_or(to, |(offset, _)| offset.0))
+    }
+
+    /// The first entry in `from..to`.
+    fn first_entry(
+        &self,
+        queue: &Queue,
+        from: QueueOffset,
+        to: QueueOffset,
+    ) -> Result<Option<(QueueOffset, Entry)>, ReadError> {
+        let mut first = None;
+        self.visit_entries(queue, from, to, &mut |offset, entry| {
+            first = Some((offset, entry));
+            Step::Stop
+        })?;
+        Ok(first)
+    }
+
+    /// Visits the entries in `from..to`, first those of the views, then those of the ring.
+    fn visit_entries(
+        &self,
+        queue: &Queue,
+        from: QueueOffset,
+        to: QueueOffset,
+        visit: &mut dyn FnMut(QueueOffset, Entry) -> Step,
+    ) -> Result<(), ReadError> {
+        let mut at = from.0;
+        let mut stopped = false;
+        while at < to.0 && !stopped {
+            let base = {
+                let state = queue.state.lock();
+                while at < to.0 && !stopped {
+                    let Some(entry) = state.entry(at) else { break };
+                    // A hole left by a damaged record is skipped.
+                    stopped = entry.size > 0 && visit(QueueOffset(at), *entry) == Step::Stop;
+                    at += 1;
+                }
+                state.base
+            };
+            if at >= base {
+                break;
+            }
+            // Entries may move from the ring to the views between the two looks, so the ring is asked again behind it.
+            let end = base.min(to.0);
+            scan_stored((queue.topic, queue.id), at, end, &*self.views, &mut |offset, entry| {
+                let step = visit(offset, entry);
+                stopped = step == Step::Stop;
+                step
+            })?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Reports a damaged place.
+    pub(crate) fn note_damage(&self, position: PhysicalOffset, reason: String) {
+        tracing::error!(%position, reason, "damaged record in the log");
+        self.damage.lock().push(Damage { position, reason });
+    }
+}
+
+/// Number of entries at the front that lie one behind another in the log.
+fn adjacent(entries: &[Entry]) -> usize {
+    let pairs = entries.windows(2);
+    1 + pairs.take_while(|pair| pair[0].end() == pair[1].position).count()
+}
+
+/// Chooses entries within the limits.
+struct Picked<'a> {
+    limits: ReadLimits,
+    accept: &'a dyn Fn(i64) -> bool,
+    entries: Vec<Entry>,
+    bytes: usize,
+    scanned: u32,
+    next: QueueOffset,
+}
+
+impl<'a> Picked<'a> {
+    fn new(from: QueueOffset, limits: ReadLimits, accept: &'a dyn Fn(i64) -> bool) -> Self {
+        let entries = Vec::with_capacity(limits.messages_max.min(64) as usize);
+        Self { limits, accept, entries, bytes: 0, scanned: 0, next: from }
+    }
+
+    fn look(&mut self, offset: QueueOffset, entry: Entry) -> Step {
+        if self.scanned >= self.limits.scan_max
+            || self.entries.len() >= self.limits.messages_max as usize
+        {
+            return Step::Stop;
+        }
+        if (self.accept)(entry.tag_hash) {
+            let bytes = self.bytes + entry.size as usize;
+            if !self.entries.is_empty() && bytes > self.limits.bytes_max {
+                return Step::Stop;
+            }
+            self.bytes = bytes;
+            self.entries.push(entry);
+        }
+        self.scanned += 1;
+        self.next = offset.plus(1);
+        Step::Next
+    }
+}

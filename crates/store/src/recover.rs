@@ -1,0 +1,217 @@
+//! Opening: the views as they are, or made again from the newest state image, then the log from where they end.
+//! Invariant: after it tables, queues, timers and ring are what they would be had the process never stopped.
+//! Leaves finding the log's end to `log`.
+
+use gantry_model::PhysicalOffset;
+
+use crate::{
+    apply,
+    change::{self, Change, Message},
+    errors::{OpenError, ReplayError},
+    image,
+    log::{Log, Walked},
+    ring::Side,
+    state::{Counters, StateEntry},
+    store::Store,
+    tables::Tables,
+    views::{ViewBatch, ViewError, ViewStore},
+};
+
+/// Records after which the ring is looked at during a replay.
+const APPLY_EVERY: u64 = 4096;
+/// Records that one batch of views holds during a replay.
+const APPLY_RECORDS: usize = 8192;
+
+/// Tables that are as the views are, and where to go on in the log.
+pub(crate) struct Restored {
+    pub(crate) tables: Tables,
+    pub(crate) from: PhysicalOffset,
+    pub(crate) rebuilt: bool,
+}
+
+/// Takes the views as they are if the log goes on where they end, and makes them again otherwise.
+pub(crate) fn restore(
+    views: &dyn ViewStore,
+    log: &Log,
+    applied: PhysicalOffset,
+    named_image: Option<PhysicalOffset>,
+) -> Result<Restored, OpenError> {
+    let is_usable = applied > PhysicalOffset(0) && (log.start()..=log.written()).contains(&applied);
+    if is_usable && let Ok(tables) = Tables::load(views) {
+        return Ok(Restored { tables, from: applied, rebuilt: false });
+    }
+    views.clear()?;
+    let from = load_newest_image(views, log, named_image)?;
+    Ok(Restored { tables: Tables::load(views)?, from, rebuilt: true })
+}
+
+/// Fills empty views from the newest state image, and gives the position up to which they are then applied.
+fn load_newest_image(
+    views: &dyn ViewStore,
+    log: &Log,
+    named: Option<PhysicalOffset>,
+) -> Result<PhysicalOffset, OpenError> {
+    // A segment's header names the image that was newest when the segment was begun; later ones are behind it.
+    let Some(image) = image::newest(log, named.unwrap_or(log.start()), log.written())? else {
+        return Ok(log.start());
+    };
+    let mut loader = Loader { views, batch: ViewBatch::new(), counters: Counters::default() };
+    let mut outcome = Ok(());
+    image::load(log, &image, &mut |entry| {
+        if outcome.is_ok() {
+            outcome = loader.state(&entry);
+        }
+    })?;
+    outcome?;
+    loader.write()?;
+    loader.messages(log, image.position)?;
+    loader.batch.set_applied(image.position);
+    loader.write()?;
+    Ok(image.position)
+}
+
+struct Loader<'a> {
+    views: &'a dyn ViewStore,
+    batch: ViewBatch,
+    counters: Counters,
+}
+
+impl Loader<'_> {
+    fn state(&mut self, entry: &StateEntry) -> Result<(), ViewError> {
+        apply::put_state(&mut self.batch, &mut self.counters, entry, self.views)?;
+        if self.batch.len() < APPLY_RECORDS { Ok(()) } else { self.write() }
+    }
+
+    /// Messages before the image fill their queues; all else that records before it did is in the image.
+    fn messages(&mut self, log: &Log, to: PhysicalOffset) -> Result<(), OpenError> {
+        let tables = Tables::load(self.views)?;
+        let topics = tables.topics.read();
+        let mut cursor = log.records(log.start(), to);
+        loop {
+            let position = cursor.position();
+            let failed = |source| OpenError::Replay { position, source };
+            match cursor.next().map_err(|error| failed(ReplayError::Read(error)))? {
+                None => return Ok(()),
+                // The replay behind the image, and readers, report what is damaged.
+                Some(Walked::Damage(_)) => {}
+                Some(Walked::Record { record, .. }) => {
+                    let change = change::of_record(&record, &topics);
+                    if let Some(Change::Message(message)) = change.map_err(|e| failed(e.into()))?
+                        && let Some(offset) = message.offset
+                    {
+                        let Message { topic, queue, entry, .. } = message;
+                        apply::put_entry(&mut self.batch, topic, queue, offset, &entry);
+                    }
+                }
+            }
+            if self.batch.len() >= APPLY_RECORDS {
+                self.write()?;
+            }
+        }
+    }
+
+    fn write(&mut self) -> Result<(), ViewError> {
+        self.views.apply(&self.batch)?;
+        self.batch.clear();
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Replays the log from `from` to its end; returns the number of records.
+    pub(crate) fn replay(&self, from: PhysicalOffset) -> Result<u64, OpenError> {
+        let mut records = 0;
+        let mut cursor = self.log.records(from, self.log.written());
+        loop {
+            let position = cursor.position();
+            let failed = |source| OpenError::Replay { position, source };
+            match cursor.next().map_err(|error| failed(ReplayError::Read(error)))? {
+                None => return Ok(records),
+                Some(Walked::Damage(damage)) => {
+                    self.note_damage(damage.position, damage.to_string());
+                }
+                Some(Walked::Record { record, .. }) => {
+                    let change = change::of_record(&record, &self.tables.topics.read());
+                    let end = record.position().plus(record.size().into());
+                    if let Some(change) = change.map_err(|error| failed(error.into()))? {
+                        self.note_change(change, record.position(), end).map_err(failed)?;
+                    }
+                    records += 1;
+                }
+            }
+            if records % APPLY_EVERY == 0 {
+                self.make_room().map_err(failed)?;
+            }
+        }
+    }
+
+    /// Tells tables, queues, timers and ring what a record of the log changed.
+    fn note_change(
+        &self,
+        change: Change,
+        position: PhysicalOffset,
+        end: PhysicalOffset,
+    ) -> Result<(), ReplayError> {
+        match change {
+            Change::State(entries) => self.note_state(entries, position, end),
+            Change::Message(message) => self.note_message(&message, end)?,
+            Change::Dropped { ends } => {
+                if ends.is_some() {
+                    self.timers.appended(None, ends);
+                    self.ring.lock().push(None, Some(Side { end, ends, ..Side::default() }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_message(&self, message: &Message, end: PhysicalOffset) -> Result<(), ReplayError> {
+        let Message { topic, queue, offset, entry, timer, ends } = *message;
+        let side = (timer.is_some() || ends.is_some()).then(|| Side {
+            end,
+            timer,
+            ends,
+            state: Vec::new(),
+        });
+        if side.is_some() {
+            self.timers.appended(timer, ends);
+        }
+        let slot = match offset {
+            None => None,
+            Some(offset) => {
+                let queue = self.queues.obtain((topic, queue), &*self.views)?;
+                if queue.state.lock().next != offset.0 {
+                    // Damage took messages of the queue. With the ring empty, it may go on at any offset.
+                    self.apply_all()?;
+                    let mut state = queue.state.lock();
+                    state.base = offset.0;
+                    state.next = offset.0;
+                }
+                let mut state = queue.state.lock();
+                state.next += 1;
+                state.entries.push_back(entry);
+                Some(queue.slot)
+            }
+        };
+        if slot.is_some() || side.is_some() {
+            let mut ring = self.ring.lock();
+            ring.push(slot, side);
+            self.ring_bytes.store(ring.bytes(), std::sync::atomic::Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Half of the ring stays free for the traffic that begins when the store is open.
+    fn make_room(&self) -> Result<(), ReplayError> {
+        while self.ring.lock().bytes() > self.options.ring_bytes_max / 2 {
+            self.apply_views(APPLY_RECORDS)?;
+        }
+        Ok(())
+    }
+
+    /// Empties the ring into the views.
+    pub(crate) fn apply_all(&self) -> Result<(), ViewError> {
+        while self.apply_views(APPLY_RECORDS)? > 0 {}
+        Ok(())
+    }
+}

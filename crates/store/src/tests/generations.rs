@@ -1,0 +1,159 @@
+//! Promises of retention over a long life: generation after generation of segments goes, and no state with them.
+
+use std::collections::BTreeSet;
+
+use gantry_model::{GroupConfig, GroupName, QueueId, QueueOffset};
+
+use super::world::{KINDS, Kind, World, commit};
+use crate::{AppendError, log::Walked};
+
+const HOUR_MS: u64 = 3_600_000;
+const IDLE_MESSAGES: u64 = 1000;
+const TIMERS: u64 = 20;
+
+/// State of every sort, then so much traffic that the log has forgotten where that state was made, three times over.
+fn aged(kind: Kind) -> World {
+    let mut world = World::with(kind, |options| options.retention.age_ms = HOUR_MS);
+    let idle = world.topic("idle", 1);
+    for n in 0..IDLE_MESSAGES {
+        world.send(&idle, 0, &format!("idle-{n}"));
+    }
+    for n in 0..TIMERS {
+        world.park("idle", 10 + n);
+    }
+    for name in ["g1", "g2"] {
+        let config = GroupConfig::new(GroupName::new(name).unwrap());
+        world.store().put_group(config, world.now()).unwrap();
+        world.store().commit_offsets(&[commit(name, &idle, 0, 321)], world.now()).unwrap();
+    }
+    world.topic("short-lived", 1);
+    world.store().delete_topic("short-lived", world.now()).unwrap();
+    for generation in 1..=3 {
+        let start = world.store().log_start();
+        let busy = world.topic("busy", 3);
+        for n in 0..150_u32 {
+            world.send(&busy, n % 3, &format!("{generation}-{n}-{}", "x".repeat(1500)));
+            world.now_ms += HOUR_MS / 50;
+        }
+        world.settle();
+        for _ in 0..3 {
+            world.store().maintain(world.now()).unwrap();
+            world.settle();
+        }
+        assert!(world.store().log_start() > start, "{kind:?}: generation {generation} stays");
+    }
+    world
+}
+
+fn entries(world: &World) -> Vec<String> {
+    let start = world.store().log_start().0;
+    let first_kept = format!("{:02x?}", start.to_be_bytes());
+    let is_kept = |line: &String| {
+        // A queue entry's value begins with the position; both are lists of two-digit numbers of the same length.
+        let value = line.rsplit('[').next().unwrap_or_default();
+        !line.starts_with("queue") || value[..30] >= first_kept[1..31]
+    };
+    world.dump().into_iter().filter(is_kept).collect()
+}
+
+#[test]
+fn all_entries_are_equal_when_the_views_are_rebuilt_after_three_generations_have_gone() {
+    for kind in KINDS {
+        let mut world = aged(kind);
+        let before = entries(&world);
+        let report = world.lose_views();
+        assert!(report.views_rebuilt, "{kind:?}");
+        assert_eq!(entries(&world), before, "{kind:?}");
+        let store = world.store();
+        let idle = store.topic("idle").unwrap();
+        assert_eq!(store.offset("g2", &idle, QueueId(0)), Some(QueueOffset(321)));
+        assert_eq!(store.groups().len(), 2);
+        assert!(store.topic("short-lived").is_none());
+        let again = world.topic("short-lived", 1);
+        assert!(again.id > store.topic("busy").unwrap().id, "an id is never given twice");
+    }
+}
+
+#[test]
+fn kill_after_segments_have_gone_needs_no_rebuild_and_headers_name_the_newest_image() {
+    for kind in KINDS {
+        let mut world = aged(kind);
+        let before = entries(&world);
+        let named = world.store().log.segments().last().and_then(|last| last.newest_image);
+        assert!(named.is_some(), "{kind:?}");
+        let report = world.kill();
+        assert!(!report.views_rebuilt, "{kind:?}: the views begin before the log");
+        assert_eq!(entries(&world), before, "{kind:?}");
+    }
+}
+
+#[test]
+fn next_message_of_an_idle_queue_gets_offset_1000_after_all_of_its_messages_have_gone() {
+    for kind in KINDS {
+        let mut world = aged(kind);
+        world.lose_views();
+        let idle = world.store().topic("idle").unwrap();
+        let bounds = world.store().queue_bounds(&idle, QueueId(0)).unwrap();
+        assert_eq!((bounds.min.0, bounds.max.0), (IDLE_MESSAGES, IDLE_MESSAGES), "{kind:?}");
+        world.send(&idle, 0, "thousandth");
+        world.settle();
+        let (read, bodies) = world.read(&idle, 0, IDLE_MESSAGES);
+        assert_eq!((read.max.0, bodies), (IDLE_MESSAGES + 1, vec!["thousandth".to_owned()]));
+    }
+}
+
+#[test]
+fn pending_timers_survive_every_generation_and_each_fires_once() {
+    for kind in KINDS {
+        for is_rebuilt in [false, true] {
+            let mut world = aged(kind);
+            if is_rebuilt {
+                world.lose_views();
+            }
+            let timers = world.store().due_timers(u64::MAX - 1, 1000).unwrap();
+            let due: Vec<_> = timers.iter().map(|timer| timer.due_ms).collect();
+            assert_eq!(due, (10..10 + TIMERS).collect::<Vec<_>>(), "{kind:?}");
+            let idle = world.store().topic("idle").unwrap();
+            for timer in &timers {
+                assert!(timer.position >= world.store().log_start());
+                assert!(world.store().read_record(timer.position).unwrap().is_some());
+                world.fire(&idle, timer.due_ms, timer.position).unwrap();
+                let again = world.fire(&idle, timer.due_ms, timer.position);
+                assert!(matches!(again, Err(AppendError::AlreadyEnded { .. })), "{again:?}");
+            }
+            assert!(world.store().due_timers(u64::MAX - 1, 10).unwrap().is_empty());
+            world.kill();
+            assert!(world.store().due_timers(u64::MAX - 1, 10).unwrap().is_empty());
+        }
+    }
+}
+
+#[test]
+fn log_that_is_small_beside_its_image_waits_and_images_stay_a_small_part_of_it() {
+    let mut world = World::with(Kind::Memory, |options| options.retention.bytes = Some(0));
+    let idle = world.topic("idle", 1);
+    for n in 0..2000 {
+        let commit = commit(&format!("group-{n}"), &idle, 0, n);
+        world.store().commit_offsets(&[commit], world.now()).unwrap();
+    }
+    let busy = world.topic("busy", 1);
+    for _ in 0..2000 {
+        world.send(&busy, 0, &"x".repeat(2000));
+        world.now_ms += 10;
+        world.settle();
+        world.store().maintain(world.now()).unwrap();
+    }
+    let store = world.store();
+    let mut cursor = store.log.records(store.log_start(), store.written());
+    let (mut image_bytes, mut topics) = (0, BTreeSet::new());
+    while let Some(walked) = cursor.next().unwrap() {
+        let Walked::Record { record, .. } = walked else { panic!("damage") };
+        topics.insert(record.topic().to_owned());
+        if record.topic() == crate::image::IMAGE_TOPIC {
+            image_bytes += u64::from(record.size());
+        }
+    }
+    assert!(store.log_start().0 > 0 && image_bytes > 0, "{topics:?}");
+    // The log keeps what lies behind its newest image: at most one image for each 16 times its size, and the newest.
+    assert!(image_bytes < 2 * 2000 * 64, "{image_bytes} bytes of images");
+}

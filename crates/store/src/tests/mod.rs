@@ -1,0 +1,13 @@
+//! Promises of the whole store, each kept on views in memory and on views in RocksDB.
+//! Invariant: a world has its own folder and its own clock, and leaves nothing behind.
+//! Leaves the log's own promises to the log.
+
+mod generations;
+mod offsets;
+mod power_cut;
+mod queues;
+mod recovery;
+mod retention;
+mod timers;
+mod topics;
+mod world;

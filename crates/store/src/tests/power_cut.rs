@@ -1,0 +1,132 @@
+//! Promises of the whole store across power cuts: any unsynced sector, name and view batch may be gone.
+
+use std::{io::ErrorKind, path::PathBuf, sync::Arc};
+
+use gantry_model::{QueueId, QueueOffset, TopicConfig, TopicName};
+use gantry_record::properties;
+
+use super::world::{commit, draft, push};
+use crate::{
+    Batch, Flush, Index, Now, Store, StoreOptions,
+    change::{PARK_TOPIC, TIMER_OUT_MS},
+    log::memory_files::{MemoryFiles, Operation},
+    views::MemoryViews,
+};
+
+const HOUR_MS: u64 = 3_600_000;
+
+struct World {
+    disk: MemoryFiles,
+    views: Arc<MemoryViews>,
+    store: Arc<Store>,
+    now_ms: u64,
+}
+
+impl World {
+    fn on(disk: MemoryFiles, views: Arc<MemoryViews>, now_ms: u64) -> Self {
+        let mut options = StoreOptions::new(PathBuf::from("/store"));
+        options.flush = Flush::Sync;
+        options.segment_bytes = 64 * 1024;
+        options.retention.age_ms = HOUR_MS;
+        let files = Arc::new(disk.clone());
+        let now = Now { wall_ms: now_ms, monotonic_ms: now_ms };
+        let (store, report) = Store::open_on(options, views.clone(), files, now).unwrap();
+        assert_eq!(report.damage, []);
+        Self { disk, views, store, now_ms }
+    }
+
+    fn now(&self) -> Now {
+        Now { wall_ms: self.now_ms, monotonic_ms: self.now_ms }
+    }
+
+    fn topic(&self, name: &str) -> Arc<crate::Topic> {
+        let config = TopicConfig::new(TopicName::new(name).unwrap(), 1);
+        self.store.put_topic(config, self.now()).unwrap().0
+    }
+
+    fn send(&self, topic: &Arc<crate::Topic>, body: &str) {
+        let mut batch = Batch::new();
+        push(&mut batch, topic, 0, "", body);
+        self.store.append(&mut batch, self.now()).unwrap();
+    }
+
+    fn park(&self, due_ms: u64) {
+        let topic = self.topic(PARK_TOPIC);
+        let mut raw = Vec::new();
+        properties::put(&mut raw, "REAL_TOPIC", "idle").unwrap();
+        properties::put(&mut raw, TIMER_OUT_MS, &due_ms.to_string()).unwrap();
+        let mut batch = Batch::new();
+        let index = Index { timer_due_ms: Some(due_ms), ..Index::default() };
+        batch.push(&topic, &draft(PARK_TOPIC, 0, "parked", &raw), index).unwrap();
+        self.store.append(&mut batch, self.now()).unwrap();
+    }
+
+    fn settle(&self) {
+        self.store.sync().unwrap();
+        while self.store.apply_views(100).unwrap() > 0 {}
+    }
+
+    /// State, and traffic behind it, all of it synced and old enough to go.
+    fn aged() -> Self {
+        let mut world = Self::on(MemoryFiles::new(), Arc::default(), 1_700_000_000_000);
+        let idle = world.topic("idle");
+        (0..20).for_each(|n| world.send(&idle, &format!("{n}")));
+        (0..5).for_each(|n| world.park(n));
+        world.store.commit_offsets(&[commit("g", &idle, 0, 7)], world.now()).unwrap();
+        let busy = world.topic("busy");
+        for _ in 0..150 {
+            world.send(&busy, &"x".repeat(2000));
+            world.now_ms += HOUR_MS / 50;
+        }
+        world.settle();
+        world
+    }
+
+    fn cut(self, seed: u64) -> Self {
+        let views = Arc::new(self.views.after_crash());
+        Self::on(self.disk.crash(seed), views, self.now_ms)
+    }
+
+    fn check(&self, context: &str) {
+        let idle = self.store.topic("idle").expect(context);
+        let offset = self.store.offset("g", &idle, QueueId(0));
+        assert_eq!(offset, Some(QueueOffset(7)), "{context}");
+        let bounds = self.store.queue_bounds(&idle, QueueId(0)).unwrap();
+        assert_eq!(bounds.max, QueueOffset(20), "{context}");
+        let timers = self.store.due_timers(u64::MAX - 1, 100).unwrap();
+        let due: Vec<_> = timers.iter().map(|timer| timer.due_ms).collect();
+        assert_eq!(due, [0, 1, 2, 3, 4], "{context}");
+        for timer in timers {
+            assert!(self.store.read_record(timer.position).unwrap().is_some(), "{context}");
+        }
+    }
+}
+
+#[test]
+fn state_survives_a_power_cut_after_any_failed_step_of_forgetting() {
+    use Operation::{Create, Remove, Rename, Resize, Sync, SyncDir, Write};
+    let mut went = 0;
+    for operation in [Write, Sync, SyncDir, Rename, Remove, Create, Resize] {
+        for spared in 0..14 {
+            for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
+                let world = World::aged();
+                let start = world.store.log_start();
+                world.disk.fail(operation, spared, kind);
+                // It fails, or the fault strikes later and it does not.
+                let _ = world.store.maintain(world.now());
+                went += u32::from(world.store.log_start() > start);
+                let context = format!("{operation:?} {spared} {kind:?}");
+                let world = world.cut(spared as u64);
+                world.check(&context);
+                // And what was left undone is done now, once the views are there.
+                world.settle();
+                world.store.maintain(world.now()).unwrap();
+                world.settle();
+                assert!(world.store.log_start() > start, "{context}");
+                world.check(&context);
+                world.cut(spared as u64 + 100).check(&context);
+            }
+        }
+    }
+    assert!(went > 20, "faults struck before anything went: {went}");
+}

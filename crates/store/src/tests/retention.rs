@@ -1,0 +1,109 @@
+//! Promises about forgetting: messages go, state stays.
+
+use gantry_model::{QueueId, QueueOffset};
+
+use super::world::{KINDS, World, commit};
+use crate::ReadStatus;
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// A world whose queue 0 has lost its first messages, with state that was made before the log's start.
+fn forgetful(kind: super::world::Kind) -> World {
+    let mut world = World::with(kind, |options| options.retention.age_ms = HOUR_MS);
+    let topic = world.topic("orders", 2);
+    world.send(&topic, 1, "idle");
+    world.park("orders", 5);
+    world.store().commit_offsets(&[commit("g", &topic, 0, 7)], world.now()).unwrap();
+    let body = "x".repeat(2000);
+    for _ in 0..400 {
+        world.send(&topic, 0, &body);
+        world.now_ms += HOUR_MS / 100;
+    }
+    world.settle();
+    world
+}
+
+fn forget(world: &World) {
+    for _ in 0..5 {
+        world.store().maintain(world.now()).unwrap();
+        world.settle();
+    }
+    assert!(world.store().log_start().0 > 0, "nothing was forgotten");
+}
+
+fn check(world: &World) {
+    let store = world.store();
+    let topic = store.topic("orders").unwrap();
+    assert_eq!(store.offset("g", &topic, QueueId(0)), Some(QueueOffset(7)));
+    let bounds = store.queue_bounds(&topic, QueueId(0)).unwrap();
+    assert!(bounds.min.0 > 0 && bounds.min < bounds.max);
+    let (read, _) = world.read(&topic, 0, 0);
+    assert_eq!((read.status, read.next), (ReadStatus::TooSmall, bounds.min));
+    assert_eq!(world.read_all(&topic, 0).len() as u64, bounds.max.0 - bounds.min.0);
+    let idle = store.queue_bounds(&topic, QueueId(1)).unwrap();
+    assert_eq!(
+        (idle.min.0, idle.max.0),
+        (1, 1),
+        "its only message is gone, its next offset is not"
+    );
+    let timers = store.due_timers(10, 10).unwrap();
+    assert_eq!(timers.len(), 1);
+    assert!(store.read_record(timers[0].position).unwrap().is_some(), "it was carried");
+}
+
+#[test]
+fn state_outlives_the_messages_among_which_it_was_made() {
+    for kind in KINDS {
+        let mut world = forgetful(kind);
+        forget(&world);
+        check(&world);
+        let start = world.store().log_start();
+        world.kill();
+        assert_eq!(world.store().log_start(), start);
+        check(&world);
+        world.reopen();
+        check(&world);
+    }
+}
+
+#[test]
+fn views_are_rebuilt_from_the_newest_image_and_the_log_that_is_there() {
+    for kind in KINDS {
+        let mut world = forgetful(kind);
+        forget(&world);
+        world.kill();
+        let topic = world.store().topic("orders").unwrap();
+        world.send(&topic, 0, "after the image");
+        let kept = |world: &World| {
+            let start = world.store().log_start();
+            let is_kept = |line: &String| !line.starts_with("queue") || !is_before(line, start.0);
+            world.dump().into_iter().filter(is_kept).collect::<Vec<_>>()
+        };
+        let before = kept(&world);
+        let report = world.lose_views();
+        assert!(report.views_rebuilt);
+        check(&world);
+        assert_eq!(kept(&world), before, "{kind:?}");
+    }
+}
+
+/// Whether a dumped queue entry, whose value begins with the position, lies before `start`.
+fn is_before(line: &str, start: u64) -> bool {
+    let value = line.rsplit('[').next().unwrap().trim_end_matches(']');
+    let bytes = value.split(", ").take(8).map(|byte| u64::from_str_radix(byte, 16).unwrap());
+    bytes.fold(0, |position, byte| position << 8 | byte) < start
+}
+
+#[test]
+fn carried_timer_fires_once_and_under_its_new_position_only() {
+    for kind in KINDS {
+        let world = forgetful(kind);
+        let old = world.store().due_timers(10, 10).unwrap()[0];
+        forget(&world);
+        let topic = world.store().topic("orders").unwrap();
+        assert!(world.fire(&topic, old.due_ms, old.position).is_err());
+        let new = world.store().due_timers(10, 10).unwrap()[0];
+        world.fire(&topic, new.due_ms, new.position).unwrap();
+        assert!(world.store().due_timers(10, 10).unwrap().is_empty());
+    }
+}

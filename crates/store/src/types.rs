@@ -1,0 +1,154 @@
+//! Plain values that the store's calls take and give.
+//! Invariant: none of them holds a resource or a lock.
+//! Leaves their meaning on a wire to the broker.
+
+use gantry_model::{PhysicalOffset, QueueOffset};
+
+/// Position at which an append is durable as promised, once it is confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket {
+    /// First byte behind the append.
+    pub end: PhysicalOffset,
+}
+
+/// Offsets that a queue holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// First offset still there.
+    pub min: QueueOffset,
+    /// Offset that the next message gets.
+    pub max: QueueOffset,
+}
+
+/// How much one read may give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// Most messages.
+    pub messages_max: u32,
+    /// Most bytes, if the first message is not larger.
+    pub bytes_max: usize,
+    /// Most entries looked at. The reference's is 800.
+    pub scan_max: u32,
+}
+
+/// What a read found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadStatus {
+    /// Messages.
+    Found,
+    /// Entries, none of them accepted.
+    NoMatch,
+    /// The queue never had a message.
+    Empty,
+    /// The offset is below the queue's first.
+    TooSmall,
+    /// The offset is the one that the next message gets.
+    AtEnd,
+    /// The offset is beyond that.
+    BeyondEnd,
+    /// The messages there went while they were read.
+    Removed,
+}
+
+/// Outcome of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueRead {
+    /// What was found.
+    pub status: ReadStatus,
+    /// Offset to go on from.
+    pub next: QueueOffset,
+    /// First offset of the queue.
+    pub min: QueueOffset,
+    /// Offset that the queue's next message gets.
+    pub max: QueueOffset,
+    /// Messages read.
+    pub messages: u32,
+    /// Position of the last one, if any.
+    pub last_position: Option<PhysicalOffset>,
+}
+
+/// Which of several messages a search by time means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boundary {
+    /// The first one stored at that time or later.
+    Lower,
+    /// The last one stored at that time or earlier.
+    Upper,
+}
+
+/// A parked message whose time may have come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timer {
+    /// Its due time, in milliseconds since 1970.
+    pub due_ms: u64,
+    /// Its position.
+    pub position: PhysicalOffset,
+}
+
+/// What opening found.
+#[derive(Debug, Clone, Default)]
+pub struct OpenReport {
+    /// Records replayed from the log.
+    pub records_replayed: u64,
+    /// Whether the views were rebuilt from nothing.
+    pub views_rebuilt: bool,
+    /// Where a torn tail was cut off, if there was one.
+    pub cut_at: Option<PhysicalOffset>,
+    /// Damaged places found.
+    pub damage: Vec<Damage>,
+}
+
+/// A place of the log that cannot be read as what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Where.
+    pub position: PhysicalOffset,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// What upkeep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Log segments let go.
+    pub segments_removed: u64,
+    /// Pending timers appended again, because their segment is to go.
+    pub timers_carried: u64,
+    /// Whether the views were flushed.
+    pub views_flushed: bool,
+    /// Whether a state image was written.
+    pub image_written: bool,
+}
+
+/// The store at one moment.
+#[derive(Debug, Clone)]
+pub struct StoreStatus {
+    /// First byte of the log that is kept.
+    pub log_start: PhysicalOffset,
+    /// End of what readers see.
+    pub confirmed: PhysicalOffset,
+    /// End of what is on disk.
+    pub synced: PhysicalOffset,
+    /// End of the log.
+    pub written: PhysicalOffset,
+    /// End of what the views hold.
+    pub applied: PhysicalOffset,
+    /// Bytes of the log kept.
+    pub log_bytes: u64,
+    /// Number of segments.
+    pub segments: usize,
+    /// Bytes written and not synced.
+    pub dirty_bytes: u64,
+    /// Bytes of entries that wait for the views.
+    pub ring_bytes: usize,
+    /// Rough size of the views, in bytes.
+    pub view_bytes: u64,
+    /// Number of topics.
+    pub topics: usize,
+    /// Number of groups.
+    pub groups: usize,
+    /// Damaged places found since opening, the newest last, at most 100.
+    pub damage: Vec<Damage>,
+    /// Number of damaged records met since opening.
+    pub damaged_records: u64,
+}

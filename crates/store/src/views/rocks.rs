@@ -1,0 +1,293 @@
+//! Views in RocksDB: one column family for each.
+//! Invariant: the write-ahead log is off and column families flush together, so that what a crash leaves is some
+//! applied batch's end; the commit log brings the rest back.
+//! Leaves threads to its owner: one of them writes.
+
+use std::{
+    ops::Range,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use gantry_model::PhysicalOffset;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactionDecision, DB,
+    DBCompressionType, DBRawIterator, ErrorKind, FlushOptions, LogLevel, Options, ReadOptions,
+    WriteBatch, WriteOptions,
+};
+
+use super::{
+    Direction, Op, Snapshot, Step, View, ViewBatch, ViewError, ViewRead, ViewStore, Visit, layout,
+};
+
+/// Memory that the views may take, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct RocksMemory {
+    /// Block cache, shared by all views; holds indexes and filters too.
+    pub cache_bytes: usize,
+    /// Write buffers of all views together.
+    pub write_bytes: usize,
+}
+
+/// Finds the place of an entry from its queue's last one: it halves the cost of an entry. The crate has no setter.
+/// It works while one thread writes. 8 bytes of key are topic id and queue.
+const INSERT_HINT: &str = "memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.8";
+/// Files that RocksDB holds open.
+const OPEN_FILES_MAX: i32 = 256;
+/// Bits of filter for each key: one look in a hundred is in vain.
+const FILTER_BITS: f64 = 10.0;
+
+/// Views on disk.
+pub struct RocksViews {
+    db: DB,
+    write: WriteOptions,
+    /// Records before it are gone: compaction drops their entries.
+    log_start: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for RocksViews {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RocksViews").field("dir", &self.db.path()).finish_non_exhaustive()
+    }
+}
+
+impl RocksViews {
+    /// Opens the views in `dir`, or makes them. Damaged ones are thrown away: the log holds all that they held.
+    pub fn open(dir: &Path, memory: RocksMemory) -> Result<Self, ViewError> {
+        match Self::try_open(dir, memory) {
+            Err(error) if is_damage(&error) => {
+                tracing::warn!(dir = %dir.display(), %error, "the views are damaged and made again");
+                std::fs::remove_dir_all(dir).map_err(|source| failed("clear", source))?;
+                Self::try_open(dir, memory).map_err(|source| failed("open", source))
+            }
+            outcome => outcome.map_err(|source| failed("open", source)),
+        }
+    }
+
+    fn try_open(dir: &Path, memory: RocksMemory) -> Result<Self, rocksdb::Error> {
+        let log_start = Arc::new(AtomicU64::new(0));
+        let cache = Cache::new_lru_cache(memory.cache_bytes);
+        let families = View::ALL.map(|view| {
+            let options = family_options(view, &cache, memory, &log_start)?;
+            Ok::<_, rocksdb::Error>(ColumnFamilyDescriptor::new(view.name(), options))
+        });
+        let families = families.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let db = DB::open_cf_descriptors(&database_options(memory), dir, families)?;
+        let mut write = WriteOptions::default();
+        write.disable_wal(true);
+        Ok(Self { db, write, log_start })
+    }
+
+    fn family(&self, view: View) -> &ColumnFamily {
+        // `try_open` has opened every view.
+        self.db.cf_handle(view.name()).expect("each view has a column family")
+    }
+
+    fn flush_all(&self) -> Result<(), rocksdb::Error> {
+        let families: Vec<_> = View::ALL.iter().map(|view| self.family(*view)).collect();
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&families, &options)
+    }
+
+    fn is_empty(&self) -> bool {
+        View::ALL.iter().all(|view| {
+            let mut entries = self.db.raw_iterator_cf(self.family(*view));
+            entries.seek_to_first();
+            // An error is not an empty view.
+            !entries.valid() && entries.status().is_ok()
+        })
+    }
+
+    fn clear_all(&self) -> Result<(), rocksdb::Error> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        for view in View::ALL {
+            batch.delete_range_cf(self.family(view), &[][..], layout::END);
+        }
+        self.db.write_opt(batch, &self.write)?;
+        self.flush_all()?;
+        for view in View::ALL {
+            self.db.compact_range_cf(self.family(view), None::<&[u8]>, None::<&[u8]>);
+        }
+        Ok(())
+    }
+}
+
+fn database_options(memory: RocksMemory) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_atomic_flush(true);
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_db_write_buffer_size(memory.write_bytes);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_background_jobs(2);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    options
+}
+
+fn family_options(
+    view: View,
+    cache: &Cache,
+    memory: RocksMemory,
+    log_start: &Arc<AtomicU64>,
+) -> Result<Options, rocksdb::Error> {
+    // First of all: what is read from text replaces what was set before.
+    let mut options = Options::default();
+    if view == View::Queue {
+        options = options.get_options_from_string(INSERT_HINT)?;
+        let log_start = Arc::clone(log_start);
+        options.set_compaction_filter("entries before the log", move |_, key, value| {
+            let kept = layout::decode_entry(key, value)
+                .map_or(true, |entry| entry.position.0 >= log_start.load(Ordering::Acquire));
+            if kept { CompactionDecision::Keep } else { CompactionDecision::Remove }
+        });
+    }
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_bloom_filter(FILTER_BITS, false);
+    options.set_block_based_table_factory(&blocks);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(memory.write_bytes / 2);
+    options.set_max_write_buffer_number(3);
+    Ok(options)
+}
+
+/// Whether making the views again helps.
+fn is_damage(error: &rocksdb::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotFound)
+}
+
+fn failed(
+    action: &'static str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> ViewError {
+    ViewError::Store { action, source: Box::new(source) }
+}
+
+fn read_options(keys: &Range<&[u8]>) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(keys.start);
+    options.set_iterate_upper_bound(keys.end);
+    options
+}
+
+fn walk(
+    mut entries: DBRawIterator<'_>,
+    direction: Direction,
+    visit: &mut Visit<'_>,
+) -> Result<(), ViewError> {
+    match direction {
+        Direction::Forward => entries.seek_to_first(),
+        Direction::Backward => entries.seek_to_last(),
+    }
+    while let Some((key, value)) = entries.item() {
+        if visit(key, value) == Step::Stop {
+            return Ok(());
+        }
+        match direction {
+            Direction::Forward => entries.next(),
+            Direction::Backward => entries.prev(),
+        }
+    }
+    entries.status().map_err(|source| failed("read", source))
+}
+
+impl ViewRead for RocksViews {
+    fn get(&self, view: View, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
+        self.db.get_cf(self.family(view), key).map_err(|source| failed("read", source))
+    }
+
+    fn scan(
+        &self,
+        view: View,
+        keys: Range<&[u8]>,
+        direction: Direction,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ViewError> {
+        if keys.start >= keys.end {
+            return Ok(());
+        }
+        let options = read_options(&keys);
+        walk(self.db.raw_iterator_cf_opt(self.family(view), options), direction, visit)
+    }
+}
+
+struct RocksSnapshot<'a> {
+    views: &'a RocksViews,
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+impl ViewRead for RocksSnapshot<'_> {
+    fn get(&self, view: View, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
+        let family = self.views.family(view);
+        self.snapshot.get_cf(family, key).map_err(|source| failed("read", source))
+    }
+
+    fn scan(
+        &self,
+        view: View,
+        keys: Range<&[u8]>,
+        direction: Direction,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ViewError> {
+        if keys.start >= keys.end {
+            return Ok(());
+        }
+        let family = self.views.family(view);
+        walk(self.snapshot.raw_iterator_cf_opt(family, read_options(&keys)), direction, visit)
+    }
+}
+
+impl ViewStore for RocksViews {
+    fn apply(&self, batch: &ViewBatch) -> Result<(), ViewError> {
+        let families = View::ALL.map(|view| self.family(view));
+        let family = |view: View| families[view as usize];
+        let mut writes = WriteBatch::default();
+        for op in batch.ops() {
+            match op {
+                Op::Put(view, key, value) => writes.put_cf(family(view), key, value),
+                Op::Delete(view, key) => writes.delete_cf(family(view), key),
+                Op::DeleteRange(view, from, to) => writes.delete_range_cf(family(view), from, to),
+            }
+        }
+        self.db.write_opt(writes, &self.write).map_err(|source| failed("write", source))
+    }
+
+    fn flush(&self) -> Result<(), ViewError> {
+        self.flush_all().map_err(|source| failed("flush", source))
+    }
+
+    fn snapshot(&self) -> Snapshot<'_> {
+        Box::new(RocksSnapshot { views: self, snapshot: self.db.snapshot() })
+    }
+
+    fn clear(&self) -> Result<(), ViewError> {
+        self.clear_all().map_err(|source| failed("clear", source))
+    }
+
+    fn note_log_start(&self, position: PhysicalOffset) {
+        self.log_start.fetch_max(position.0, Ordering::AcqRel);
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let of = |view: &View| {
+            let properties = ["rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"];
+            let values = properties.map(|name| {
+                self.db.property_int_value_cf(self.family(*view), name).ok().flatten().unwrap_or(0)
+            });
+            values.iter().sum::<u64>()
+        };
+        View::ALL.iter().map(of).sum()
+    }
+}
