@@ -2,7 +2,10 @@
 //! Invariant: every failure has exactly one exit code, and the table in the help is this one.
 //! Leaves the causes to the libraries; they are found in the chain of the error.
 
-use std::{fmt, process::ExitCode};
+use std::{
+    fmt::{self, Write},
+    process::ExitCode,
+};
 
 use gantry_client::Cause;
 
@@ -92,9 +95,8 @@ pub(crate) fn sentence(error: &anyhow::Error, nameserver: &str) -> String {
         text.push_str(&cause);
     }
     if exit_of(error) == Exit::Unreachable {
-        text.push_str(&format!(
-            "; check that the servers run and that --nameserver ({nameserver}) is right"
-        ));
+        let hint = "check that the servers run and that --nameserver";
+        write!(text, "; {hint} ({nameserver}) is right").expect("writing to text does not fail");
     }
     text
 }

@@ -23,6 +23,17 @@ impl Progress {
         Self(bar)
     }
 
+    /// Progress of work of which there is `total`.
+    pub(crate) fn of(total: u64) -> Self {
+        let progress = Self::spinner();
+        let style = ProgressStyle::with_template(
+            "{spinner} {msg} {wide_bar} {human_pos}/{human_len} · {eta}",
+        );
+        progress.0.set_style(style.expect("the template is a constant and valid"));
+        progress.0.set_length(total);
+        progress
+    }
+
     /// Says what is going on and how far it is.
     pub(crate) fn tell(&self, message: &str, count: u64) {
         self.0.set_message(message.to_owned());

@@ -7,7 +7,7 @@ pub(crate) mod apply;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -84,10 +84,14 @@ pub(crate) struct StandaloneArgs {
 }
 
 /// Serves until a signal arrives.
-pub(crate) async fn run(args: StandaloneArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: StandaloneArgs) -> anyhow::Result<()> {
+    init_logs(LogFormat::Text, &args.log_level)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args))
+}
+
+async fn serve(args: StandaloneArgs) -> anyhow::Result<()> {
     let manifests = args.apply.as_deref().map(apply::read).transpose()?.unwrap_or_default();
     let mut stop = StopSignals::listen()?;
-    init_logs(LogFormat::Text, &args.log_level)?;
     let servers = Servers::start(&args).await?;
     let announced = servers.announce(&manifests, &mut stop).await;
     if let Ok(true) = announced {
@@ -126,7 +130,7 @@ impl Servers {
             while !self.telemetry.ready().is_ready() {
                 tokio::time::sleep(REGISTERED_LOOK).await;
             }
-            apply::create(manifests, self.name_server.addr).await
+            apply::create(manifests, reachable(self.name_server.addr)).await
         };
         tokio::select! {
             prepared = prepare => prepared?,

@@ -2,7 +2,7 @@
 //! Invariant: a group that a heartbeat names has its retry topic, by which tools find its brokers.
 //! Leaves membership to the services. Source: RocketMQ remoting, request codes 34, 35, 38, 40, 46.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{any::Any, net::SocketAddr, sync::Arc};
 
 use gantry_model::{GroupName, TopicName};
 use gantry_remoting::{
@@ -46,6 +46,15 @@ impl Client for RemotingClient {
             tracing::debug!(%error, %group, "member was not told of a change");
         }
     }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+}
+
+/// The connection of a client that came through this front door.
+pub(super) fn connection_of(client: &dyn Client) -> Option<&Arc<Connection>> {
+    client.as_any()?.downcast_ref::<RemotingClient>().map(|client| &client.connection)
 }
 
 /// Answers 34.

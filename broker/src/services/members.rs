@@ -4,6 +4,7 @@
 //! Leaves the way to a client to the front door that it came through. Source: RocketMQ remoting, request code 34.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
@@ -28,6 +29,10 @@ pub trait Client: Send + Sync {
     fn address(&self) -> SocketAddr;
     /// Tells it that members of `group` came or went.
     fn members_changed(&self, group: &GroupName);
+    /// The front door's own type, by which that door recognizes its clients; `None`: it does not ask them.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
+    }
 }
 
 /// What kind of consumer a group has.

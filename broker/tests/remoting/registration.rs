@@ -134,3 +134,26 @@ async fn name_server_that_comes_later_is_told_everything() {
     }
     world.stop().await;
 }
+
+#[tokio::test]
+async fn answer_to_a_creation_comes_after_the_name_server_was_told() {
+    let recorder = Recorder::default();
+    let (address, _server) = recorder.serve(([127, 0, 0, 1], 0).into()).await;
+    let world = world_at(address).await;
+    until(async || recorder.take().pop()).await;
+    let channel = world.connect().await;
+    for number in 0..20 {
+        let topic = format!("orders-{number}");
+        let fields = [
+            ("topic", topic.as_str()),
+            ("readQueueNums", "1"),
+            ("writeQueueNums", "1"),
+            ("perm", "6"),
+        ];
+        let create = request(RequestCode::UPDATE_AND_CREATE_TOPIC, &fields);
+        assert_eq!(code(&channel, create).await, 0);
+        let told: Vec<_> = recorder.take().iter().flat_map(topics).collect();
+        assert!(told.contains(&topic), "{topic}: {told:?}");
+    }
+    world.stop().await;
+}

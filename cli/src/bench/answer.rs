@@ -46,7 +46,10 @@ impl AnswerReader {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
         match from.read(&mut self.buffer[self.end..])? {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
+            0 => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the server closed the connection",
+            )),
             bytes => {
                 self.end += bytes;
                 Ok(())
@@ -118,9 +121,8 @@ pub(crate) fn number_after(header: &[u8], key: &[u8]) -> Option<i64> {
     let (negative, rest) = rest.strip_prefix(b"-").map_or((false, rest), |rest| (true, rest));
     let mut digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).peekable();
     digits.peek()?;
-    let value = digits.try_fold(0_i64, |sum, digit| {
-        sum.checked_mul(10)?.checked_add(i64::from(digit - b'0'))
-    })?;
+    let value = digits
+        .try_fold(0_i64, |sum, digit| sum.checked_mul(10)?.checked_add(i64::from(digit - b'0')))?;
     Some(if negative { -value } else { value })
 }
 
@@ -139,7 +141,10 @@ mod tests {
             for mut chunk in wire.chunks(piece) {
                 reader.fill(&mut chunk).unwrap();
                 while let Some(answer) = reader.next().unwrap() {
-                    assert_eq!((answer.code, answer.opaque, answer.response), (0, 1_000_000_007, true));
+                    assert_eq!(
+                        (answer.code, answer.opaque, answer.response),
+                        (0, 1_000_000_007, true)
+                    );
                     bodies.push(answer.body.to_vec());
                 }
             }

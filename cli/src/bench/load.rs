@@ -83,6 +83,11 @@ impl Shared {
         }
     }
 
+    /// A run without a budget whose times are those of another.
+    pub(crate) fn with_clock(clock: Clock) -> Self {
+        Self { clock, ..Self::new(None) }
+    }
+
     /// Takes up to `wanted` messages off the budget.
     pub(crate) fn take(&self, wanted: usize) -> usize {
         if self.stop.load(Relaxed) {
@@ -184,7 +189,7 @@ pub(crate) fn open_loop(
         free.send(slot).expect("the receiver is alive");
     }
     thread::scope(|scope| {
-        let reader = scope.spawn(|| read_open_loop(stream, shared, &sent_at_ns, free));
+        let reader = scope.spawn(|| read_open_loop(stream, shared, &sent_at_ns, &free));
         let sent = send_open_loop(stream, shape, rate_per_s, shared, &sent_at_ns, &freed);
         if sent.is_err() {
             shared.stop.store(true, Relaxed);
@@ -220,13 +225,12 @@ fn send_open_loop(
             if shared.take(1) == 0 {
                 return write_frames(&mut stream, &frames, &batch);
             }
-            let slot = match freed.try_recv() {
-                Ok(slot) => slot,
-                Err(_) => {
-                    write_frames(&mut stream, &frames, &batch)?;
-                    batch.clear();
-                    freed.recv_timeout(ANSWER_TIMEOUT).map_err(|_| silent())?
-                }
+            let slot = if let Ok(slot) = freed.try_recv() {
+                slot
+            } else {
+                write_frames(&mut stream, &frames, &batch)?;
+                batch.clear();
+                freed.recv_timeout(ANSWER_TIMEOUT).map_err(|_| silent())?
             };
             let at_ns = intended(sent);
             frames.renew(slot, shared.clock.wall_ms(at_ns), at_ns);
@@ -254,7 +258,7 @@ fn read_open_loop(
     mut stream: &TcpStream,
     shared: &Shared,
     sent_at_ns: &[AtomicU64],
-    free: mpsc::Sender<usize>,
+    free: &mpsc::Sender<usize>,
 ) -> io::Result<Outcome> {
     let mut answers = AnswerReader::new();
     let mut outcome = Outcome::new();

@@ -31,6 +31,7 @@ pub(crate) struct Window {
 
 /// Latency percentiles, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[allow(clippy::struct_field_names, reason = "names that programs read carry their unit")]
 pub(crate) struct Latency {
     pub p50_us: f64,
     pub p99_us: f64,
@@ -87,34 +88,47 @@ pub(crate) fn observe<T>(
     threads: &[ScopedJoinHandle<'_, T>],
     progress: &Progress,
 ) -> io::Result<Measured> {
-    let measured = watch(shared, window, server_pid, threads, progress);
-    shared.stop.store(true, Relaxed);
-    measured
+    observe_pair((shared, shared), window, server_pid, threads, progress).map(|(first, _)| first)
 }
 
-fn watch<T>(
-    shared: &Shared,
+/// The same with two counts over one window: what was sent and what arrived. Stops the first.
+pub(crate) fn observe_pair<T>(
+    pair: (&Shared, &Shared),
     window: Window,
     server_pid: Option<u32>,
     threads: &[ScopedJoinHandle<'_, T>],
     progress: &Progress,
-) -> io::Result<Measured> {
+) -> io::Result<(Measured, Measured)> {
+    let measured = watch(pair, window, server_pid, threads, progress);
+    pair.0.stop.store(true, Relaxed);
+    measured
+}
+
+fn watch<T>(
+    (first, second): (&Shared, &Shared),
+    window: Window,
+    server_pid: Option<u32>,
+    threads: &[ScopedJoinHandle<'_, T>],
+    progress: &Progress,
+) -> io::Result<(Measured, Measured)> {
     let running = || !threads.iter().all(ScopedJoinHandle::is_finished);
     let wait = |duration: Duration, message: &str| {
         let start = Instant::now();
         while start.elapsed() < duration && running() {
-            progress.tell(message, shared.done.load(Relaxed));
+            progress.tell(message, first.done.load(Relaxed));
             thread::sleep(LOOK_INTERVAL.min(duration.saturating_sub(start.elapsed())));
         }
     };
     wait(window.warm_up, "warming up");
     let calls = server_pid.map(CallCounter::start).transpose()?;
-    let before = Counters::take(shared, server_pid)?;
-    shared.measure_from_ns.store(shared.clock.now_ns(), Relaxed);
+    let before = [Counters::take(first, server_pid)?, Counters::take(second, server_pid)?];
+    for shared in [first, second] {
+        shared.measure_from_ns.store(shared.clock.now_ns(), Relaxed);
+    }
     wait(window.duration, "measuring");
-    let after = Counters::take(shared, server_pid)?;
+    let after = [Counters::take(first, server_pid)?, Counters::take(second, server_pid)?];
     let calls = calls.map(CallCounter::finish).transpose()?;
-    Ok(compare(&before, &after, calls))
+    Ok((compare(&before[0], &after[0], calls), compare(&before[1], &after[1], calls)))
 }
 
 struct Counters {

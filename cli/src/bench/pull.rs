@@ -51,8 +51,8 @@ pub(crate) fn pull_loop(
     let mut answers = AnswerReader::new();
     let mut outcome = Outcome::new();
     let mut offsets: Vec<u64> = shape.queues.iter().map(|(_, start)| *start).collect();
-    for at in 0..offsets.len() {
-        stream.write_all(&pull_frame(shape, at, offsets[at]))?;
+    for (at, offset) in offsets.iter().enumerate() {
+        stream.write_all(&pull_frame(shape, at, *offset))?;
     }
     let mut asked = Vec::new();
     loop {
@@ -98,10 +98,9 @@ fn take_pull(
                 let body = body?;
                 count += 1;
                 let stamp = body.first_chunk::<8>().filter(|_| shape.stamped);
-                if let Some(intended_ns) = stamp.map(|stamp| u64::from_be_bytes(*stamp)) {
-                    if intended_ns >= measure_from_ns {
-                        outcome.record(now_ns.saturating_sub(intended_ns));
-                    }
+                let intended_ns = stamp.map(|stamp| u64::from_be_bytes(*stamp));
+                if let Some(intended_ns) = intended_ns.filter(|at| *at >= measure_from_ns) {
+                    outcome.record(now_ns.saturating_sub(intended_ns));
                 }
             }
             shared.done.fetch_add(count, Relaxed);

@@ -67,8 +67,18 @@ impl Row {
 /// The rows as a table, and below it how system calls were counted.
 pub(crate) fn table(rows: &[Row]) -> Table {
     let mut table = Table::new([
-        "SCENARIO", "WHAT", "RATE", "P50", "P99", "P99.9", "MAX", "CPU/MSG", "CALLS/MSG", "MEMORY",
-        "FAILED", "FIGURES",
+        "SCENARIO",
+        "WHAT",
+        "RATE",
+        "P50",
+        "P99",
+        "P99.9",
+        "MAX",
+        "CPU/MSG",
+        "CALLS/MSG",
+        "MEMORY",
+        "FAILED",
+        "FIGURES",
     ]);
     for row in rows {
         table.row(cells(row));
@@ -110,16 +120,18 @@ fn rounded(value: f64) -> String {
 
 fn notes(rows: &[Row]) -> Vec<&'static str> {
     let counted = |source| {
-        rows.iter().filter_map(|row| row.measured.as_ref()?.server).any(|server| {
-            server.calls_counted == source
-        })
+        rows.iter()
+            .filter_map(|row| row.measured.as_ref()?.server)
+            .any(|server| server.calls_counted == source)
     };
     let mut notes = Vec::new();
     if counted(CallSource::AllByPerf) {
         notes.push("CALLS/MSG: all system calls of the server, counted by perf.");
     }
     if counted(CallSource::FileReadsAndWrites) {
-        notes.push("CALLS/MSG: read and write calls from /proc/PID/io; socket calls are not counted.");
+        notes.push(
+            "CALLS/MSG: read and write calls from /proc/PID/io; socket calls are not counted.",
+        );
     }
     notes
 }

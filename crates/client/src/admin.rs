@@ -17,6 +17,7 @@ use gantry_remoting::{
     json::JsonBody,
 };
 
+pub use groups::Members;
 pub use offsets::GroupProgress;
 pub use topics::QueueBounds;
 
@@ -146,11 +147,7 @@ impl Admin {
     }
 
     /// Tells all primaries the same; all are told even if one fails.
-    async fn tell_all(
-        &self,
-        operation: &'static str,
-        command: &Command,
-    ) -> Result<(), AdminError> {
+    async fn tell_all(&self, operation: &'static str, command: &Command) -> Result<(), AdminError> {
         let primaries = self.primaries(None).await?;
         if primaries.is_empty() {
             return Err(AdminError::NoBroker { operation });

@@ -37,7 +37,7 @@ const TEMPLATE_TOPIC: &str = "TBW102";
 /// Queues that a producer wants for a topic made by its first message; RocketMQ's default.
 pub(crate) const TEMPLATE_QUEUES: u32 = 4;
 /// A route that nobody asked for so long is forgotten: 20 refreshes of 30 s.
-const ROUTE_UNUSED_MAX: Duration = Duration::from_secs(600);
+const ROUTE_UNUSED_MAX: Duration = Duration::from_mins(10);
 /// A route that failed is asked for again at most so often, however many requests fail with it.
 const ROUTE_AGE_MIN: Duration = Duration::from_millis(200);
 /// Longest wait for a broker to hear that a client leaves.
@@ -200,11 +200,6 @@ impl Inner {
         self.settings.request_timeout
     }
 
-    /// Returns when the client is shut down.
-    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
-        self.stop.subscribe()
-    }
-
     /// Asks name servers, beginning with the one that answered last, until one answers.
     pub(crate) async fn ask_name_servers(
         &self,
@@ -262,18 +257,23 @@ impl Inner {
         let fresh = self.routes.lock().get(topic).is_some_and(|cached| {
             cached.asked_at.elapsed() < ROUTE_AGE_MIN && (for_sending || !cached.template)
         });
-        if fresh { self.route(topic, for_sending).await } else { self.ask_route(topic, for_sending).await }
+        if fresh {
+            self.route(topic, for_sending).await
+        } else {
+            self.ask_route(topic, for_sending).await
+        }
     }
 
     async fn ask_route(&self, topic: &str, for_sending: bool) -> Result<Arc<Route>, RouteError> {
         let (route, template) = match self.fetch_route(topic).await {
             Err(RouteError::TopicNotFound { .. }) if for_sending => {
-                let template = self.fetch_route(TEMPLATE_TOPIC).await.map_err(|error| match error {
-                    RouteError::TopicNotFound { .. } => {
-                        RouteError::TopicNotFound { topic: topic.to_owned() }
-                    }
-                    error => error,
-                })?;
+                let template =
+                    self.fetch_route(TEMPLATE_TOPIC).await.map_err(|error| match error {
+                        RouteError::TopicNotFound { .. } => {
+                            RouteError::TopicNotFound { topic: topic.to_owned() }
+                        }
+                        error => error,
+                    })?;
                 (template.as_template_of(topic, TEMPLATE_QUEUES), true)
             }
             route => (route?, false),

@@ -24,7 +24,9 @@ pub(crate) struct Connections {
 
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connections").field("servers", &self.slots.lock().len()).finish()
+        f.debug_struct("Connections")
+            .field("servers", &self.slots.lock().len())
+            .finish_non_exhaustive()
     }
 }
 

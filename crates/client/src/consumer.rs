@@ -148,6 +148,8 @@ pub enum Consumed {
     Done,
     /// It failed and is to be delivered again later.
     Later,
+    /// It was not handled at all: it is not committed, and whoever reads the queue next gets it.
+    Keep,
 }
 
 /// Why a consumer did not start.
@@ -332,8 +334,7 @@ impl Shared {
         let address = route.brokers().values().find_map(|group| group.any());
         let Some(address) = address else { return Ok(BTreeSet::new()) };
         let group = ConsumerGroup { consumer_group: &self.settings.group };
-        let command =
-            Command::request(RequestCode::GET_CONSUMER_LIST_BY_GROUP).with_header(&group);
+        let command = Command::request(RequestCode::GET_CONSUMER_LIST_BY_GROUP).with_header(&group);
         let answer = inner.connections.call(address, &command, inner.timeout()).await;
         if answer.is_err() {
             // The broker may have moved, or have forgotten this client when it started again.

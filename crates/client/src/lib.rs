@@ -14,7 +14,7 @@ mod pull;
 mod rebalance;
 mod route;
 
-pub use admin::{Admin, AdminError, GroupProgress, Primary, QueueBounds};
+pub use admin::{Admin, AdminError, GroupProgress, Members, Primary, QueueBounds};
 pub use client::{Client, ClientError, ClientSettings};
 pub use consumer::{
     Consumed, Consumer, ConsumerError, ConsumerSettings, MessageModel, StartFrom, Subscription,

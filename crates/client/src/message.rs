@@ -250,7 +250,11 @@ mod tests {
 
     #[test]
     fn retried_message_shows_the_topic_to_which_it_was_sent() {
-        let message = received(&record(0, b"x", b"RETRY_TOPIC\x01orders\x02UNIQ_KEY\x01U\x02KEYS\x01a b\x02"));
+        let message = received(&record(
+            0,
+            b"x",
+            b"RETRY_TOPIC\x01orders\x02UNIQ_KEY\x01U\x02KEYS\x01a b\x02",
+        ));
         assert_eq!(message.topic, "orders");
         assert_eq!(message.queue.to_string(), "%RETRY%g/broker-a/3");
         assert_eq!(message.id(), "U");
@@ -278,7 +282,8 @@ mod tests {
 
     #[test]
     fn sent_properties_have_an_id_and_refuse_separators() {
-        let message = Message::new(TopicName::new("t").unwrap(), "x").with_tag("a").with_keys(["k"]);
+        let message =
+            Message::new(TopicName::new("t").unwrap(), "x").with_tag("a").with_keys(["k"]);
         let encoded = message.encode_properties("U1").unwrap();
         let expected = b"KEYS\x01k\x02TAGS\x01a\x02UNIQ_KEY\x01U1\x02WAIT\x01true\x02";
         assert_eq!(encoded, expected);

@@ -138,7 +138,11 @@ impl Producer {
     /// A producer in the group of `settings`.
     pub fn new(client: &Client, settings: ProducerSettings) -> Self {
         client.inner.add_producer(&settings.group);
-        Self { client: client.clone(), settings, next: AtomicUsize::new(rand::random_range(0..1 << 16)) }
+        Self {
+            client: client.clone(),
+            settings,
+            next: AtomicUsize::new(rand::random_range(0..1 << 16)),
+        }
     }
 
     /// Sends a message to a queue of its topic, each in turn.
@@ -238,7 +242,8 @@ impl Producer {
 
     fn properties(&self, message: &Message) -> Result<(String, String), SendError> {
         let given = message.properties.get(gantry_model::properties::UNIQ_KEY);
-        let id = given.cloned().unwrap_or_else(|| self.client.inner.unique_ids.next(Inner::now_ms()));
+        let id =
+            given.cloned().unwrap_or_else(|| self.client.inner.unique_ids.next(Inner::now_ms()));
         let properties = message.encode_properties(&id)?;
         let properties = String::from_utf8(properties).expect("keys and values are text");
         Ok((id, properties))
@@ -255,7 +260,8 @@ impl Producer {
         let mut failed: Option<String> = None;
         let mut attempts = 0;
         loop {
-            let queue = choose(&route, failed.as_deref()).ok_or_else(|| no_queue(outgoing.topic))?;
+            let queue =
+                choose(&route, failed.as_deref()).ok_or_else(|| no_queue(outgoing.topic))?;
             attempts += 1;
             let left = end.saturating_duration_since(Instant::now());
             let error = match self.attempt(outgoing, &route, &queue, left).await? {
@@ -311,7 +317,8 @@ impl Producer {
     fn pick(&self, route: &Route, failed: Option<&str>) -> Option<MessageQueue> {
         let queues = route.write_queues();
         let start = self.next.fetch_add(1, Relaxed);
-        let turn = || (0..queues.len()).map(|step| &queues[start.wrapping_add(step) % queues.len()]);
+        let turn =
+            || (0..queues.len()).map(|step| &queues[start.wrapping_add(step) % queues.len()]);
         let other = turn().find(|queue| Some(queue.broker_name.as_str()) != failed);
         other.or_else(|| turn().next()).cloned()
     }
@@ -374,11 +381,8 @@ mod tests {
 
     #[test]
     fn busy_brokers_are_tried_again_and_illegal_messages_are_not() {
-        let refused = |code| RequestError::Refused {
-            address: String::new(),
-            code,
-            remark: String::new(),
-        };
+        let refused =
+            |code| RequestError::Refused { address: String::new(), code, remark: String::new() };
         assert!(is_worth_retry(&refused(ResponseCode::SYSTEM_BUSY)));
         assert!(is_worth_retry(&refused(ResponseCode::TOPIC_NOT_EXIST)));
         assert!(!is_worth_retry(&refused(ResponseCode::MESSAGE_ILLEGAL)));

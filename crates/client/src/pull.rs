@@ -135,11 +135,8 @@ impl Client {
         let address = route.reader(&queue.broker_name, pull.broker_id).ok_or_else(|| {
             unknown(RouteError::BrokerNotFound { broker_name: queue.broker_name.clone() })
         })?;
-        let failed = |source| PullError::Request {
-            queue: queue.clone(),
-            offset: pull.offset,
-            source,
-        };
+        let failed =
+            |source| PullError::Request { queue: queue.clone(), offset: pull.offset, source };
         let within = pull.wait + ANSWER_SLACK;
         let answer = self.inner.connections.ask(address, &command(pull), within).await;
         let result = answer.and_then(|answer| batch(address, &answer, &queue.broker_name));

@@ -28,7 +28,8 @@ mod tests {
     fn shares(queues: u32, members: &[&str]) -> Vec<Vec<u32>> {
         let queues: Vec<u32> = (0..queues).rev().collect();
         let members: Vec<String> = members.iter().map(|id| (*id).to_owned()).collect();
-        let share = |member: &String| share(&queues, &members, member).into_iter().copied().collect();
+        let share =
+            |member: &String| share(&queues, &members, member).into_iter().copied().collect();
         members.iter().map(share).collect()
     }
 

@@ -75,7 +75,8 @@ impl Route {
     /// `queues` queues on each broker of the template, of which `self` is the route.
     #[must_use]
     pub fn as_template_of(&self, topic: &str, queues: u32) -> Self {
-        let renamed = |queue: &MessageQueue| MessageQueue { topic: topic.to_owned(), ..queue.clone() };
+        let renamed =
+            |queue: &MessageQueue| MessageQueue { topic: topic.to_owned(), ..queue.clone() };
         let few = |all: &[MessageQueue]| {
             all.iter().filter(|queue| queue.queue_id < queues).map(renamed).collect()
         };
@@ -168,9 +169,8 @@ mod tests {
             vec![broker("b", &[0, 1]), broker("a", &[1]), broker("c", &[0])],
             vec![queues_of("b", 6, 2, 1), queues_of("a", 6, 1, 1), queues_of("c", 4, 1, 1)],
         );
-        let names = |queues: &[MessageQueue]| {
-            queues.iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
+        let names =
+            |queues: &[MessageQueue]| queues.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(names(route.write_queues()), ["t/b/0"]);
         assert_eq!(names(route.read_queues()), ["t/a/0", "t/b/0", "t/b/1", "t/c/0"]);
         assert_eq!(route.reader("a", 0), Some("a:1"));

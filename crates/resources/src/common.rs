@@ -85,7 +85,8 @@ impl TryFrom<String> for Duration {
 impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(86_400, 'd'), (3600, 'h'), (60, 'm')];
-        let whole = units.iter().find(|(unit, _)| self.seconds > 0 && self.seconds.is_multiple_of(*unit));
+        let whole =
+            units.iter().find(|(unit, _)| self.seconds > 0 && self.seconds.is_multiple_of(*unit));
         match whole {
             // Hours read better than days where the example says hours.
             Some((86_400, _)) if self.seconds <= 7 * 86_400 => {

@@ -59,8 +59,7 @@ impl Admin {
         let command = Command::request(RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG);
         let mut groups = BTreeMap::new();
         for primary in self.primaries(None).await? {
-            let table: GroupTable =
-                self.get("list the groups", &primary.address, &command).await?;
+            let table: GroupTable = self.get("list the groups", &primary.address, &command).await?;
             groups.extend(table.subscription_group_table);
         }
         Ok(groups)

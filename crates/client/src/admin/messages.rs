@@ -15,9 +15,8 @@ impl Admin {
     /// The message that an offset id names; its broker is asked at the address within the id.
     pub async fn message_by_id(&self, id: &str) -> Result<ReceivedMessage, AdminError> {
         let operation = "read the message";
-        let place: OffsetMessageId = id
-            .parse()
-            .map_err(|source| AdminError::MessageId { id: id.to_owned(), source })?;
+        let place: OffsetMessageId =
+            id.parse().map_err(|source| AdminError::MessageId { id: id.to_owned(), source })?;
         let address = place.host.to_string();
         let fields = ViewMessage { offset: place.position.0 as i64, topic: None };
         let command = Command::request(RequestCode::VIEW_MESSAGE_BY_ID).with_header(&fields);

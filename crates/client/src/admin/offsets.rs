@@ -70,8 +70,7 @@ impl Admin {
             queue_id: queue.queue_id as i32,
             set_zero_if_not_found: Some(false),
         };
-        let found =
-            self.queue_offset(RequestCode::QUERY_CONSUMER_OFFSET, queue, &fields).await;
+        let found = self.queue_offset(RequestCode::QUERY_CONSUMER_OFFSET, queue, &fields).await;
         match found {
             Err(AdminError::Request { source, .. })
                 if source.refusal() == Some(ResponseCode::QUERY_NOT_FOUND) =>
@@ -142,11 +141,7 @@ impl Admin {
     }
 
     /// Offset of the first message stored at or after a time, in milliseconds since 1970.
-    pub async fn offset_at(
-        &self,
-        queue: &MessageQueue,
-        time_ms: u64,
-    ) -> Result<u64, AdminError> {
+    pub async fn offset_at(&self, queue: &MessageQueue, time_ms: u64) -> Result<u64, AdminError> {
         let fields = SearchOffset {
             topic: &queue.topic,
             queue_id: queue.queue_id as i32,

@@ -34,8 +34,15 @@ pub struct QueueBounds {
 }
 
 impl Admin {
-    /// Makes a topic on every broker group, or changes it there.
+    /// Makes a topic on every broker group, or changes it there, and waits until it has a route.
     pub async fn create_topic(&self, config: &TopicConfig) -> Result<(), AdminError> {
+        self.declare_topic(config).await?;
+        self.wait_for_route(&config.topic_name).await;
+        Ok(())
+    }
+
+    /// Makes a topic on every broker group, or changes it there. Name servers hear of it soon after.
+    pub async fn declare_topic(&self, config: &TopicConfig) -> Result<(), AdminError> {
         let operation = "create the topic";
         let attributes: Vec<String> =
             config.attributes.iter().map(|(key, value)| format!("+{key}={value}")).collect();
@@ -58,7 +65,6 @@ impl Admin {
         let command = Command::request(RequestCode::UPDATE_AND_CREATE_TOPIC).with_header(&fields);
         self.tell_all(operation, &command).await?;
         self.client.inner.forget_route(&config.topic_name);
-        self.wait_for_route(&config.topic_name).await;
         Ok(())
     }
 

@@ -100,10 +100,10 @@ async fn start_offset(shared: &Shared, queue: &MessageQueue) -> u64 {
 async fn find_start(shared: &Shared, queue: &MessageQueue) -> Result<u64, AdminError> {
     let admin = Admin::new(&shared.client);
     let settings = &shared.settings;
-    if settings.model == MessageModel::Clustering {
-        if let Some(offset) = admin.offset(&settings.group, queue).await? {
-            return Ok(offset);
-        }
+    if settings.model == MessageModel::Clustering
+        && let Some(offset) = admin.offset(&settings.group, queue).await?
+    {
+        return Ok(offset);
     }
     match settings.start_from {
         // What waits in a retry topic was consumed once: a new member never skips it.
@@ -298,11 +298,7 @@ async fn address(shared: &Shared, queue: &MessageQueue) -> Result<String, RouteE
 }
 
 /// Lets the application handle a message. Returns whether the message is done with.
-async fn handle(
-    shared: &Shared,
-    message: ReceivedMessage,
-    stopped: watch::Receiver<bool>,
-) -> bool {
+async fn handle(shared: &Shared, message: ReceivedMessage, stopped: watch::Receiver<bool>) -> bool {
     let permit = shared.handlers.acquire().await;
     // The semaphore is never closed; without a permit there is merely no limit.
     let _permit = permit.ok();
@@ -313,6 +309,7 @@ async fn handle(
     // A task of its own, so that a panic of the application is a failed message and nothing else.
     match tokio::spawn((shared.handler)(message)).await {
         Ok(Consumed::Done) => return true,
+        Ok(Consumed::Keep) => return false,
         Ok(Consumed::Later) => {}
         Err(error) => tracing::error!(%error, id = back.id, "the handler panicked"),
     }

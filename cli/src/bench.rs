@@ -1,0 +1,384 @@
+//! `gantry bench`: load, and what it costs the server.
+//! Invariant: latencies count from the intended send time; counts, times and costs of a row cover one
+//! window.
+//! Leaves the threads to `load` and `pull`, the measuring to `measure`, whole scenarios to `suite`.
+
+mod answer;
+mod echo;
+mod load;
+mod measure;
+mod process;
+mod pull;
+mod report;
+mod request;
+mod server;
+mod suite;
+mod target;
+
+use std::{io, net::TcpListener, sync::atomic::Ordering::Relaxed, thread, time::Duration};
+
+use clap::{Args, Subcommand};
+
+use self::{
+    load::{Outcome, Shared, connect},
+    measure::{Measured, Window, join, observe},
+    pull::PullShape,
+    report::{Row, table},
+    request::SendShape,
+    target::Target,
+};
+use crate::{context::Context, exit::Failure, output, progress::Progress};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Send: as fast as answers come (closed loop), or so many a second (open loop, --rate).
+    Produce(LoadArgs),
+    /// Read what a topic holds, then wait for more.
+    Consume(ConsumeArgs),
+    /// Send and read at once, and measure from the intended send time to the arrival.
+    E2e(LoadArgs),
+    /// Round trips of the same size over loopback, without a message queue, for comparison.
+    Echo(EchoArgs),
+    /// Run scenarios of the performance budget.
+    Suite(suite::SuiteArgs),
+    /// The other side of `echo`.
+    #[command(hide = true)]
+    EchoServer,
+}
+
+/// How long to measure.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WindowArgs {
+    /// Time that is measured.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// Load before that.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    warm_up: Duration,
+}
+
+impl WindowArgs {
+    fn window(&self) -> Window {
+        Window { warm_up: self.warm_up, duration: self.duration }
+    }
+}
+
+/// What to send.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoadArgs {
+    /// Topic; it is created when missing.
+    #[arg(long, default_value = "gantry-bench")]
+    topic: String,
+    /// Queues of the topic.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    queues: u32,
+    /// Topics used in turn, named TOPIC-0, TOPIC-1 and so on; 1 uses TOPIC itself.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    topics: u32,
+    /// Bytes of each body.
+    #[arg(long, default_value_t = 1024)]
+    body_bytes: usize,
+    /// Connections, each with a thread of its own.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    connections: u32,
+    /// Messages in flight on each connection, without --rate.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    in_flight: u32,
+    /// Messages a second, all connections together.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// End after so many messages.
+    #[arg(long)]
+    count: Option<u64>,
+    /// Leave out `KEYS` and `UNIQ_KEY`.
+    #[arg(long)]
+    no_keys: bool,
+    /// Process whose CPU time, memory and system calls are measured.
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+    #[command(flatten)]
+    window: WindowArgs,
+}
+
+/// What to read.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConsumeArgs {
+    /// Topic.
+    #[arg(long, default_value = "gantry-bench")]
+    topic: String,
+    /// Consumer group.
+    #[arg(long, default_value = "gantry-bench")]
+    group: String,
+    /// Connections; the queues are shared out among them.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    connections: u32,
+    /// Subscription expression.
+    #[arg(long, default_value = "*")]
+    tag: String,
+    /// Whether offsets are committed on the way.
+    #[arg(long)]
+    commit: bool,
+    /// End after so many messages.
+    #[arg(long)]
+    count: Option<u64>,
+    /// Process whose CPU time, memory and system calls are measured.
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+    #[command(flatten)]
+    window: WindowArgs,
+}
+
+/// What to compare with.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EchoArgs {
+    /// Core on which the other side runs.
+    #[arg(long, default_value_t = 0)]
+    server_core: u32,
+    #[command(flatten)]
+    window: WindowArgs,
+}
+
+pub(crate) fn run(command: BenchCommand, context: &Context) -> anyhow::Result<()> {
+    let rows = match command {
+        BenchCommand::Produce(args) => {
+            let target = target::prepare(context, &args)?;
+            vec![produce(&args, &target)?.row("produce", &args)]
+        }
+        BenchCommand::Consume(args) => {
+            let target = target::existing(context, &args.topic)?;
+            vec![consume(&args, &target)?]
+        }
+        BenchCommand::E2e(args) => {
+            let target = target::prepare(context, &args)?;
+            end_to_end("e2e", &args, &target, false)?
+        }
+        BenchCommand::Echo(args) => vec![echo(&args)?],
+        BenchCommand::Suite(args) => suite::run(&args, context)?,
+        BenchCommand::EchoServer => return serve_echo(),
+    };
+    context.format.print(&rows, |rows| table(rows))
+}
+
+/// What a run of senders showed.
+pub(crate) struct Run {
+    pub measured: Measured,
+    pub outcome: Outcome,
+    /// Messages answered well from the first to the last, warm-up included.
+    pub answered: u64,
+}
+
+impl Run {
+    fn row(self, scenario: &str, args: &LoadArgs) -> Row {
+        Row::of_load(scenario, describe(args), self.measured, &self.outcome)
+    }
+}
+
+fn describe(args: &LoadArgs) -> String {
+    let pace = match args.rate {
+        Some(rate) => format!("{rate:.0}/s"),
+        None => format!("{} in flight", args.in_flight),
+    };
+    let topics = if args.topics == 1 { String::new() } else { format!(", {} topics", args.topics) };
+    format!("{} B, {} × {pace}{topics}", args.body_bytes, args.connections)
+}
+
+fn shape(args: &LoadArgs, target: &Target, connection: u32, run: u32) -> SendShape {
+    // Each connection has its own part of many topics; of few, all.
+    let mine = |at: usize| target.topics.len() <= 64 || at as u32 % args.connections == connection;
+    let topics = target.topics.iter().enumerate().filter(|(at, _)| mine(*at));
+    SendShape {
+        topics: topics.map(|(_, topic)| topic.clone()).collect(),
+        queues: target.queues,
+        broker_name: target.broker_name.clone(),
+        body_bytes: args.body_bytes,
+        keys: !args.no_keys,
+        connection: connection as u16,
+        run,
+    }
+}
+
+/// Runs the senders of `args` against `target`.
+pub(crate) fn produce(args: &LoadArgs, target: &Target) -> anyhow::Result<Run> {
+    check_rate(args)?;
+    let shared = Shared::new(args.count);
+    let progress = Progress::spinner();
+    let connections = open(target, args.connections)?;
+    let run = rand::random();
+    Ok(thread::scope(|scope| {
+        let threads: Vec<_> = connections
+            .iter()
+            .enumerate()
+            .map(|(index, stream)| {
+                let shape = shape(args, target, index as u32, run);
+                let shared = &shared;
+                scope.spawn(move || send(stream, &shape, args, shared))
+            })
+            .collect();
+        let measured = observe(&shared, args.window.window(), args.server_pid, &threads, &progress);
+        let outcome = join(threads)?;
+        let answered = shared.done.load(Relaxed);
+        io::Result::Ok(Run { measured: measured?, outcome, answered })
+    })?)
+}
+
+fn send(
+    stream: &std::net::TcpStream,
+    shape: &SendShape,
+    args: &LoadArgs,
+    shared: &Shared,
+) -> io::Result<Outcome> {
+    match args.rate {
+        Some(rate) => load::open_loop(stream, shape, rate / f64::from(args.connections), shared),
+        None => load::closed_loop(stream, shape, args.in_flight as usize, shared),
+    }
+}
+
+fn check_rate(args: &LoadArgs) -> anyhow::Result<()> {
+    match args.rate {
+        Some(rate) if !(rate > 0.0 && rate.is_finite()) => {
+            Err(Failure::usage("--rate has to be a number above 0"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn open(target: &Target, connections: u32) -> io::Result<Vec<std::net::TcpStream>> {
+    (0..connections).map(|_| connect(target.address)).collect()
+}
+
+fn consume(args: &ConsumeArgs, target: &Target) -> anyhow::Result<Row> {
+    let shared = Shared::new(args.count);
+    let connections = open(target, args.connections.min(target.queues))?;
+    let shapes: Vec<_> = (0..connections.len())
+        .map(|index| PullShape {
+            group: args.group.clone(),
+            topic: args.topic.clone(),
+            broker_name: target.broker_name.clone(),
+            queues: (0..target.queues)
+                .filter(|queue| *queue as usize % connections.len() == index)
+                .map(|queue| (queue, target.min_offsets[queue as usize]))
+                .collect(),
+            expression: args.tag.clone(),
+            commit: args.commit,
+            stamped: false,
+        })
+        .collect();
+    let progress = Progress::spinner();
+    let (measured, outcome) = thread::scope(|scope| {
+        let threads: Vec<_> = connections
+            .iter()
+            .zip(&shapes)
+            .map(|(stream, shape)| scope.spawn(|| pull::pull_loop(stream, shape, &shared)))
+            .collect();
+        let measured = observe(&shared, args.window.window(), args.server_pid, &threads, &progress);
+        close(&connections);
+        io::Result::Ok((measured?, join(threads)?))
+    })?;
+    let what = format!("{} connections, 32 per pull", connections.len());
+    Ok(Row::of_load("consume", what, measured, &outcome))
+}
+
+/// Readers wait for messages that may never come: the end of their connection ends them.
+fn close(connections: &[std::net::TcpStream]) {
+    for stream in connections {
+        // A connection that is gone already needs no closing.
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Sends and reads at once. The first row is about sending, the second about arriving.
+pub(crate) fn end_to_end(
+    scenario: &str,
+    args: &LoadArgs,
+    target: &Target,
+    commit: bool,
+) -> anyhow::Result<Vec<Row>> {
+    check_rate(args)?;
+    let senders = Shared::new(args.count);
+    let readers = Shared::with_clock(senders.clock);
+    let (sending, reading) = (open(target, args.connections)?, open(target, 1)?);
+    let run = rand::random();
+    let pulls: Vec<_> = target
+        .topics
+        .iter()
+        .take(1)
+        .map(|topic| PullShape {
+            group: "gantry-bench-e2e".into(),
+            topic: topic.clone(),
+            broker_name: target.broker_name.clone(),
+            queues: (0..target.queues)
+                .map(|queue| (queue, target.max_offsets[queue as usize]))
+                .collect(),
+            expression: "*".into(),
+            commit,
+            stamped: true,
+        })
+        .collect();
+    let progress = Progress::spinner();
+    let result = thread::scope(|scope| {
+        let pulling: Vec<_> = reading
+            .iter()
+            .zip(&pulls)
+            .map(|(stream, shape)| scope.spawn(|| pull::pull_loop(stream, shape, &readers)))
+            .collect();
+        let threads: Vec<_> = sending
+            .iter()
+            .enumerate()
+            .map(|(index, stream)| {
+                let shape = shape(args, target, index as u32, run);
+                let senders = &senders;
+                scope.spawn(move || send(stream, &shape, args, senders))
+            })
+            .collect();
+        let measured = measure::observe_pair(
+            (&senders, &readers),
+            args.window.window(),
+            args.server_pid,
+            &threads,
+            &progress,
+        );
+        let sent = join(threads);
+        wait_for_rest(&senders, &readers);
+        readers.stop.store(true, Relaxed);
+        close(&reading);
+        let arrived = join(pulling);
+        io::Result::Ok((measured?, sent?, arrived?))
+    })?;
+    let ((sent_measured, read_measured), sent, arrived) = result;
+    let what = describe(args);
+    Ok(vec![
+        Row::of_load(scenario, format!("{what}, sent"), sent_measured, &sent),
+        Row::of_load(scenario, format!("{what}, arrived"), read_measured, &arrived),
+    ])
+}
+
+/// Messages in flight at the end of a run arrive soon, or the server lost them.
+fn wait_for_rest(senders: &Shared, readers: &Shared) {
+    const REST_WAIT_MAX: Duration = Duration::from_secs(5);
+    let start = std::time::Instant::now();
+    while readers.done.load(Relaxed) < senders.done.load(Relaxed) && start.elapsed() < REST_WAIT_MAX
+    {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn serve_echo() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    output::line(&listener.local_addr()?.to_string())?;
+    Ok(echo::serve(&listener)?)
+}
+
+/// Measures the echo with its other side in a process of its own.
+pub(crate) fn echo(args: &EchoArgs) -> anyhow::Result<Row> {
+    let (server, address) = server::start_echo(args.server_core)?;
+    let shared = Shared::new(None);
+    let progress = Progress::spinner();
+    let (measured, outcome) = thread::scope(|scope| {
+        let threads = vec![scope.spawn(|| echo::measure(address, &shared))];
+        let pid = Some(server.pid());
+        let measured = observe(&shared, args.window.window(), pid, &threads, &progress);
+        io::Result::Ok((measured?, join(threads)?))
+    })?;
+    let what = format!("{} B there, {} B back", echo::REQUEST_BYTES, echo::ANSWER_BYTES);
+    Ok(Row::of_load("echo", what, measured, &outcome))
+}

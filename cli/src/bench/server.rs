@@ -1,0 +1,172 @@
+//! Servers that a benchmark starts itself: Gantry, and the other side of the echo.
+//! Invariant: a server that was started here ends with the value that holds it.
+//! Leaves its settings to the scenarios. Placing on cores is done by `taskset`, where there is one.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+
+use super::process;
+
+/// Time for a server to stop after SIGTERM.
+const STOP_WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// A process that ends with this value.
+pub(crate) struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Its process number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    /// Asks it to stop and waits for that.
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
+        let start = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            anyhow::ensure!(start.elapsed() < STOP_WAIT_MAX, "the server did not stop");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        // Both fail only when the process has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Starts `program` on `core`.
+fn spawn(
+    program: &Path,
+    arguments: &[String],
+    core: u32,
+) -> anyhow::Result<(Process, ChildStdout)> {
+    let mut child = Command::new("taskset")
+        .args(["-c", &core.to_string()])
+        .arg(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {} with taskset", program.display()))?;
+    let output = child.stdout.take().context("its output is piped")?;
+    Ok((Process { child }, output))
+}
+
+fn first_line(output: ChildStdout) -> anyhow::Result<String> {
+    let mut line = String::new();
+    let mut output = BufReader::new(output);
+    let bytes = output.read_line(&mut line).context("read the first line of the server")?;
+    anyhow::ensure!(bytes > 0, "the server ended before it was ready");
+    // The pipe stays open, so that later lines do not end the server; it prints next to nothing.
+    std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+    Ok(line.trim().to_owned())
+}
+
+/// Starts the other side of the echo.
+pub(crate) fn start_echo(core: u32) -> anyhow::Result<(Process, SocketAddr)> {
+    let program = std::env::current_exe()?;
+    let arguments = ["bench", "echo-server"].map(str::to_owned);
+    let (process, output) = spawn(&program, &arguments, core)?;
+    let address = first_line(output)?.parse()?;
+    Ok((process, address))
+}
+
+/// How to start Gantry.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerSettings {
+    pub binary: PathBuf,
+    pub data: PathBuf,
+    pub core: u32,
+    /// `sync` or `async`.
+    pub flush: &'static str,
+}
+
+/// A running Gantry.
+pub(crate) struct Server {
+    pub process: Process,
+    pub nameserver: String,
+    pub remoting: SocketAddr,
+    /// From the start of the process to its `ready` line.
+    pub ready_after: Duration,
+    /// When the process was started.
+    pub started_at: Instant,
+}
+
+impl Server {
+    /// Starts `gantry standalone` and waits until it is ready.
+    pub(crate) fn start(settings: &ServerSettings) -> anyhow::Result<Self> {
+        let mut arguments = vec!["standalone".to_owned(), "--data".into()];
+        arguments.push(settings.data.display().to_string());
+        arguments.extend(["--flush".into(), settings.flush.into()]);
+        for (name, port) in ["nameserver", "remoting", "grpc", "http"].iter().zip(free_ports()?) {
+            arguments.extend([format!("--{name}-port"), port.to_string()]);
+        }
+        let started_at = Instant::now();
+        let (process, output) = spawn(&settings.binary, &arguments, settings.core)?;
+        let line = first_line(output)?;
+        let ready_after = started_at.elapsed();
+        let value = |key: &str| {
+            let found = line.split_whitespace().find_map(|word| word.strip_prefix(key));
+            found.with_context(|| format!("the server said {line:?}, expected {key}…"))
+        };
+        Ok(Self {
+            nameserver: value("nameserver=")?.to_owned(),
+            remoting: value("remoting=")?.parse()?,
+            process,
+            ready_after,
+            started_at,
+        })
+    }
+
+    /// Anonymous memory, once it has not grown for a while, in bytes.
+    pub(crate) fn settled_memory(&self) -> anyhow::Result<u64> {
+        const LOOK: Duration = Duration::from_millis(250);
+        const LOOKS_EQUAL: u32 = 8;
+        const LOOKS_MAX: u32 = 120;
+        let (mut last, mut equal) = (0, 0);
+        for _ in 0..LOOKS_MAX {
+            let now = process::Sample::take(self.process.pid())?.anonymous_bytes;
+            equal = if now == last { equal + 1 } else { 0 };
+            if equal == LOOKS_EQUAL {
+                break;
+            }
+            last = now;
+            std::thread::sleep(LOOK);
+        }
+        Ok(last)
+    }
+}
+
+/// Ports that were free a moment ago.
+fn free_ports() -> std::io::Result<[u16; 4]> {
+    let listeners: Vec<_> =
+        (0..4).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let mut ports = [0; 4];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
