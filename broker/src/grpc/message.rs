@@ -1,7 +1,7 @@
 //! A message of the gRPC protocol as the services know it: checked, with its properties as one text.
 //! Invariant: no property that the broker reserves comes from an application, and no separator breaks the text.
 //! Leaves the topic's existence and the due time's range to the send service. Source: RocketMQ gRPC protocol,
-//! SendMessage.
+//! `SendMessage`.
 
 use gantry_model::{Permission, TopicConfig, properties};
 use gantry_proto::v2::{Code, Encoding, Message, MessageType, SystemProperties};
@@ -238,7 +238,9 @@ fn properties_text(message: &Message, system: &SystemProperties) -> String {
     // In a fixed order, so that the same message always is the same record.
     let mut user: Vec<_> = message.user_properties.iter().collect();
     user.sort();
-    user.into_iter().for_each(|(key, value)| put(key, value));
+    for (key, value) in user {
+        put(key, value);
+    }
     text
 }
 

@@ -1,7 +1,7 @@
 //! The gRPC front door: RocketMQ's gRPC protocol, version 2, on the services that remoting uses too.
 //! Invariant: what an application did wrong is answered in band, as a status in the response; gRPC errors mean
 //! that a call is not served at all.
-//! Serves QueryRoute, Heartbeat and SendMessage; every other call answers `UNIMPLEMENTED`.
+//! Serves `QueryRoute`, `Heartbeat` and `SendMessage`; every other call answers `UNIMPLEMENTED`.
 
 mod caller;
 mod fifo;
@@ -30,7 +30,7 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Calls of one connection that are worked on at a time; further ones wait in the connection.
 const CALLS_PER_CONNECTION_MAX: usize = 1024;
 /// Dead peers are noticed after this long without an answer to a ping.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// Serves gRPC on `listener` until `stopped` turns true.
 pub(crate) async fn serve(

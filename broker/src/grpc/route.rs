@@ -1,4 +1,4 @@
-//! QueryRoute: which queues a topic has, and where they are.
+//! `QueryRoute`: which queues a topic has, and where they are.
 //! Invariant: every listed queue can be read and written, ids begin at 0, and a client is sent back to the address
 //! that it came through, so that Services and port forwards keep working.
 //! Lists the queues of this broker group.

@@ -1,4 +1,4 @@
-//! SendMessage: from a gRPC request to messages in the log.
+//! `SendMessage`: from a gRPC request to messages in the log.
 //! Invariant: a request is stored as a whole or not at all; top-level status and entries always agree.
 //! Leaves checks of single messages to `message` and storing to the send service.
 

@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a message lies: queue and queue offset.
-pub type Place = (u32, u64);
+pub(crate) type Place = (u32, u64);
 
 /// Which message it is. Those of one sender are ordered as it sent them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MessageId {
+pub(crate) struct MessageId {
     pub sender: u32,
     pub round: u32,
     pub number: u32,
@@ -17,7 +17,7 @@ pub struct MessageId {
 
 impl MessageId {
     /// The id, then filler of a length that the id gives: a torn body does not pass for a whole one.
-    pub fn to_body(&self) -> Vec<u8> {
+    pub(crate) fn to_body(&self) -> Vec<u8> {
         let Self { sender, round, number } = *self;
         let mut body = format!("{sender} {round} {number}\n").into_bytes();
         body.resize(body.len() + filler_bytes(number), b'.');
@@ -28,7 +28,7 @@ impl MessageId {
     ///
     /// # Panics
     /// When any byte differs.
-    pub fn from_body(body: &[u8]) -> Self {
+    pub(crate) fn from_body(body: &[u8]) -> Self {
         let line = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let numbers: Vec<u32> = String::from_utf8_lossy(line)
             .split(' ')
@@ -50,7 +50,7 @@ fn filler_bytes(number: u32) -> usize {
 
 /// All answers, by place.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     answers: BTreeMap<Place, MessageId>,
 }
 
@@ -59,18 +59,18 @@ impl Ledger {
     ///
     /// # Panics
     /// When the place was given to another message before: that is a loss already.
-    pub fn note(&mut self, place: Place, id: MessageId) {
+    pub(crate) fn note(&mut self, place: Place, id: MessageId) {
         let earlier = self.answers.insert(place, id);
         assert!(earlier.is_none(), "place {place:?} was given away twice, first to {earlier:?}");
     }
 
     /// Number of answers.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.answers.len()
     }
 
     /// Complains about all queues; `queues` holds queue offset and message in the order of reading.
-    pub fn check(&self, queues: &BTreeMap<u32, Vec<(u64, MessageId)>>) -> Vec<String> {
+    pub(crate) fn check(&self, queues: &BTreeMap<u32, Vec<(u64, MessageId)>>) -> Vec<String> {
         let answered = self.answers.keys().map(|(queue, _)| *queue);
         let all: BTreeSet<u32> = queues.keys().copied().chain(answered).collect();
         let none = Vec::new();

@@ -41,7 +41,7 @@ struct Round {
 ///
 /// # Panics
 /// When a send fails before the kill.
-pub async fn send_through_kill(
+pub(crate) async fn send_through_kill(
     broker: &str,
     number: u32,
     answers_wanted: usize,
@@ -119,7 +119,7 @@ fn place(answer: &Command) -> Place {
 }
 
 /// All messages of all queues that hold any, by queue, in the order in which the server gives them.
-pub async fn read_all(broker: &str) -> BTreeMap<u32, Vec<(u64, MessageId)>> {
+pub(crate) async fn read_all(broker: &str) -> BTreeMap<u32, Vec<(u64, MessageId)>> {
     let channel = connect(broker).await;
     let mut queues = BTreeMap::new();
     for queue in 0..QUEUES {

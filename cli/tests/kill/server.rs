@@ -16,7 +16,7 @@ const READY_SECONDS_MAX: u64 = 120;
 
 /// How a server is started, each time alike.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     data: PathBuf,
     flush: &'static str,
     ports: [u16; 4],
@@ -24,12 +24,12 @@ pub struct Settings {
 
 impl Settings {
     /// Settings with free ports; `flush` is `sync` or `async`.
-    pub fn new(data: &Path, flush: &'static str) -> Self {
+    pub(crate) fn new(data: &Path, flush: &'static str) -> Self {
         Self { data: data.to_owned(), flush, ports: free_ports() }
     }
 
     /// Where the broker listens for remoting.
-    pub fn broker(&self) -> String {
+    pub(crate) fn broker(&self) -> String {
         format!("127.0.0.1:{}", self.ports[1])
     }
 
@@ -48,13 +48,13 @@ impl Settings {
 
 /// A running server; dropping it kills the process.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     process: Child,
 }
 
 impl Server {
     /// Starts the server and returns when it says that it is ready.
-    pub fn start(settings: &Settings) -> Self {
+    pub(crate) fn start(settings: &Settings) -> Self {
         let mut process = settings.command().spawn().expect("the server binary can be run");
         let output = process.stdout.take().expect("its output is piped");
         let server = Self { process };
@@ -63,7 +63,7 @@ impl Server {
     }
 
     /// Ends the process as a power cut would: it gets no chance to write or to say goodbye.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.end();
     }
 

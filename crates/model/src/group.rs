@@ -29,6 +29,7 @@ impl Default for RetryPolicy {
 /// A consumer group as administrators define it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "the switches of the protocol's JSON form")]
 pub struct GroupConfig {
     /// Key and value settings.
     #[serde(default)]
