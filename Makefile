@@ -52,7 +52,6 @@ fuzz: ## Run every fuzz target for SECONDS_EACH=20 seconds
 
 .PHONY: bench
 bench: ## Build for release and measure
-	@$(ENV) cargo build --release -p gantry
 	@scripts/bench
 
 .PHONY: standalone

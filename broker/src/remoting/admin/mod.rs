@@ -4,9 +4,6 @@
 
 mod clients;
 mod groups;
-mod progress;
-mod query;
-mod status;
 mod topics;
 
 use gantry_remoting::{ResponseCode, json::JsonBody};
@@ -15,14 +12,7 @@ use super::{Call, Refusal};
 
 /// Answers a request of no other family.
 pub(super) fn handle(call: &mut Call<'_, '_>) {
-    let families = [
-        topics::handle,
-        groups::handle,
-        clients::handle,
-        progress::handle,
-        query::handle,
-        status::handle,
-    ];
+    let families = [topics::handle, groups::handle, clients::handle];
     if families.iter().any(|handle| handle(call)) {
         return;
     }
