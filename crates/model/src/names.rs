@@ -35,7 +35,7 @@ pub enum NameError {
     },
     /// The name has a character outside the allowed set.
     #[error(
-        "the {kind} name has the character {character:?}, allowed are letters, digits, '_', '-', '%' and '|'"
+        "the {kind} name has the illegal character {character:?}, allowed are letters, digits, '_', '-', '%' and '|'"
     )]
     Character {
         /// `topic` or `group`.

@@ -48,12 +48,22 @@ public final class Main {
         World.Server server = new World.Server(args[0], args[1], args[2]);
         Map<String, Scenario> chosen = scenarios();
         if (args.length > 3) {
-            List<String> names = Arrays.asList(args).subList(3, args.length);
-            if (!chosen.keySet().containsAll(names)) {
-                out.println("unknown scenario in " + names + ", known: " + chosen.keySet());
+            // `-name` leaves a scenario out, `name` leaves out all that are not named.
+            List<String> left = new ArrayList<>();
+            List<String> named = new ArrayList<>();
+            for (String word : Arrays.asList(args).subList(3, args.length)) {
+                boolean leaveOut = word.startsWith("-");
+                (leaveOut ? left : named).add(leaveOut ? word.substring(1) : word);
+            }
+            List<String> known = new ArrayList<>(chosen.keySet());
+            if (!known.containsAll(left) || !known.containsAll(named)) {
+                out.println("unknown scenario in " + left + named + ", known: " + known);
                 System.exit(2);
             }
-            chosen.keySet().retainAll(names);
+            chosen.keySet().removeAll(left);
+            if (!named.isEmpty()) {
+                chosen.keySet().retainAll(named);
+            }
         }
         int failed = countFailures(out, chosen, server);
         out.println((chosen.size() - failed) + " passed, " + failed + " failed");
