@@ -29,6 +29,7 @@ pub struct Telemetry {
 struct Shared {
     recorder: metrics::Recorder,
     checks: ready::Checks,
+    liveness: ready::Checks,
     hooks: Mutex<Vec<Arc<ScrapeHook>>>,
 }
 
@@ -40,7 +41,12 @@ impl Telemetry {
     pub fn new() -> Result<Self, RecorderError> {
         let recorder = metrics::Recorder::of_process()?;
         process::describe();
-        let shared = Shared { recorder, checks: ready::Checks::default(), hooks: Mutex::default() };
+        let shared = Shared {
+            recorder,
+            checks: ready::Checks::default(),
+            liveness: ready::Checks::default(),
+            hooks: Mutex::default(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -53,6 +59,15 @@ impl Telemetry {
         check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) {
         self.shared.checks.add(name, Box::new(check));
+    }
+
+    /// Adds a liveness check: once it says no, only another start of the process helps. Quick, like the others.
+    pub fn add_liveness(
+        &self,
+        name: &'static str,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        self.shared.liveness.add(name, Box::new(check));
     }
 
     /// Adds a readiness check that is a state which the component sets; not ready at first, for `reason`.
@@ -71,6 +86,11 @@ impl Telemetry {
     /// Answers of all checks.
     pub fn ready(&self) -> ReadyReport {
         self.shared.checks.report()
+    }
+
+    /// Answers of all liveness checks.
+    pub fn alive(&self) -> ReadyReport {
+        self.shared.liveness.report()
     }
 
     /// All metrics in Prometheus' text form, after the hooks have run.
