@@ -6,6 +6,10 @@ export CCACHE_DIR="$GANTRY_CACHE/ccache" CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=5G
 if command -v ccache >/dev/null 2>&1; then
   export CC="ccache gcc" CXX="ccache g++"
 fi
+# Go, where scripts/setup had to fetch it.
+if [ -x "$GANTRY_CACHE/tools/go/bin/go" ]; then
+  export PATH="$GANTRY_CACHE/tools/go/bin:$PATH"
+fi
 
 # Cargo knows the crates of two checkouts apart by nothing but time stamps: in the shared folder it would take an
 # older checkout's crates for built, from the other one's sources. A change of checkout builds our own crates anew.
