@@ -16,13 +16,14 @@ use tokio::{
     net::TcpListener,
     sync::watch,
     task::{JoinHandle, JoinSet},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use crate::{
     metrics::Metrics,
-    registration::{Registration, resolve_advertised},
+    registration::Registration,
     remoting::Front,
+    resolve::{Resolve, SystemResolver, resolve_advertised},
     services::{Services, clock::Clock, groups::GroupError, topics::TopicError},
     upkeep::Upkeep,
 };
@@ -33,6 +34,8 @@ const VIP_DISTANCE: u16 = 2;
 const PORT_TRIES: usize = 50;
 /// Time that servers get beyond the drain to end by themselves.
 const SERVER_SLACK: Duration = Duration::from_secs(2);
+/// Time between two tries to resolve the advertised host at start.
+const RESOLVE_RETRY: Duration = Duration::from_millis(500);
 /// How often held pulls are looked through for those whose time is up.
 const HOLD_TICK: Duration = Duration::from_millis(100);
 
@@ -42,14 +45,6 @@ pub enum StartError {
     /// A setting is out of its range.
     #[error("check the settings")]
     Settings(#[from] BrokerSettingsError),
-    /// The advertised host has no address.
-    #[error("resolve the advertised host {host}")]
-    Advertise {
-        /// The host.
-        host: String,
-        /// The cause.
-        source: io::Error,
-    },
     /// A port could not be taken.
     #[error("listen on {address} for {what}")]
     Listen {
@@ -127,12 +122,27 @@ pub struct RunningBroker {
 impl Broker {
     /// Opens the store, recovers it, and serves. Health checks and metrics are added to `telemetry`, whose port
     /// the caller serves.
+    ///
+    /// Waits for as long as the advertised host does not resolve: in Kubernetes the name of a Service may come
+    /// seconds after the pod. Until the store is open, dropping the future ends the start without a trace.
     pub async fn start(
         settings: BrokerSettings,
         telemetry: &Telemetry,
     ) -> Result<RunningBroker, StartError> {
+        Self::start_with(settings, telemetry, Arc::new(SystemResolver)).await
+    }
+
+    /// The same with a resolver of the caller's.
+    pub async fn start_with(
+        settings: BrokerSettings,
+        telemetry: &Telemetry,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<RunningBroker, StartError> {
         settings.validate()?;
-        let ready = telemetry.add_state("broker", "the log is not recovered yet");
+        let ready = telemetry.add_state("broker", "the ports are not open yet");
+        let registered = settings.name_server_list().next().is_some().then(|| {
+            telemetry.add_state("registration", "not registered with any name server yet")
+        });
         let settings = Arc::new(settings);
         let (listener, vip_listener) = listen(&settings).await?;
         let grpc_listener = bind(&settings, settings.grpc_port, "gRPC").await?;
@@ -141,7 +151,9 @@ impl Broker {
             vip: vip_listener.as_ref().map(local).transpose()?,
             grpc: local(&grpc_listener)?,
         };
-        let services = open(Arc::clone(&settings), addresses.remoting.port()).await?;
+        let address = own_address(&settings, &resolver, addresses.remoting.port(), &ready).await;
+        ready.set_not_ready("the log is not recovered yet");
+        let services = open(Arc::clone(&settings), address).await?;
         let upkeep = Upkeep::start(&services).map_err(StartError::Threads)?;
 
         let (shutdown, stopped) = watch::channel(false);
@@ -154,7 +166,8 @@ impl Broker {
         }
         servers.spawn(serve_grpc(grpc_listener, Arc::clone(&services), stopped));
         let (unregister, unregistered) = watch::channel(false);
-        let registration = Registration::new(Arc::clone(&services), addresses.remoting.port());
+        let port = addresses.remoting.port();
+        let registration = Registration::new(Arc::clone(&services), resolver, port, registered);
         let registration = tokio::spawn(registration.run(unregistered));
         let holds = tokio::spawn(expire_holds(Arc::clone(&services)));
 
@@ -162,6 +175,11 @@ impl Broker {
         telemetry.on_scrape(Box::new(move || metrics.export()));
         let lifecycle = Arc::clone(&services.lifecycle);
         telemetry.add_check("log", move || lifecycle.ready());
+        let lifecycle = Arc::clone(&services.lifecycle);
+        // What a failed sync has lost nobody knows; only recovery, at another start, finds out.
+        telemetry.add_liveness("log", move || {
+            if lifecycle.has_failed() { lifecycle.ready() } else { Ok(()) }
+        });
         ready.set_ready();
         tracing::info!(remoting = %addresses.remoting, grpc = %addresses.grpc, "broker serves");
         Ok(RunningBroker {
@@ -216,12 +234,36 @@ impl RunningBroker {
     }
 }
 
-/// Opens the store and makes what a broker has from the start.
-async fn open(settings: Arc<BrokerSettings>, port: u16) -> Result<Arc<Services>, StartError> {
+/// The address that clients use, as soon as the advertised host has one.
+async fn own_address(
+    settings: &BrokerSettings,
+    resolver: &Arc<dyn Resolve>,
+    port: u16,
+    ready: &ReadyState,
+) -> SocketAddr {
     let host = settings.advertised_host();
-    let address = resolve_advertised(&host, port)
-        .await
-        .map_err(|source| StartError::Advertise { host, source })?;
+    let mut logged = false;
+    loop {
+        match resolve_advertised(resolver, &host, port).await {
+            Ok(address) => return address,
+            Err(error) => {
+                ready
+                    .set_not_ready(format!("the advertised host {host} does not resolve: {error}"));
+                if !logged {
+                    tracing::warn!(host, %error, "the advertised host does not resolve yet; trying on");
+                }
+                logged = true;
+                sleep(RESOLVE_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Opens the store and makes what a broker has from the start.
+async fn open(
+    settings: Arc<BrokerSettings>,
+    address: SocketAddr,
+) -> Result<Arc<Services>, StartError> {
     let opened = tokio::task::spawn_blocking(move || {
         let clock = Clock::new();
         let now = clock.now();

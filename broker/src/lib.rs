@@ -7,7 +7,9 @@ mod grpc;
 mod metrics;
 mod registration;
 mod remoting;
+mod resolve;
 pub mod services;
 mod upkeep;
 
 pub use broker::{Addresses, Broker, RunningBroker, StartError, StopError};
+pub use resolve::{Resolve, SystemResolver};

@@ -1,6 +1,7 @@
 //! Registration: tells every name server which topics this broker has, and where it is.
 //! Invariant: each name server hears of the whole table when it is reached first and every interval, and of changes
-//! at once; one that is down is tried again each time and logged once.
+//! at once; one that is down is tried again each time and logged once. Names are resolved again every few seconds
+//! and whenever a connection breaks, so a new name server or another address of this broker needs no restart.
 //! Leaves routes to the name servers. Source: RocketMQ remoting, request codes 103, 104.
 
 use std::{
@@ -25,20 +26,27 @@ use gantry_remoting::{
     json::JsonBody,
 };
 use gantry_store::Topic;
+use gantry_telemetry::ReadyState;
 use tokio::{
-    net::lookup_host,
     sync::watch,
     time::{Instant, sleep, sleep_until},
 };
 
-use crate::services::Services;
+use crate::{
+    resolve::{Resolve, resolve_advertised, resolve_all},
+    services::Services,
+};
 
 /// Longest time for one call to a name server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time for a connection to one: a pod that is gone may answer nothing at all, and the others wait meanwhile.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time for saying good-bye to all of them.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two tries to reach a name server that is down.
 const RETRY: Duration = Duration::from_secs(1);
+/// Time between two looks at what the names stand for, while all is well. Costs one lookup for each name.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(2);
 /// Least time between two registrations, so that many changes make few of them.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Topics in one registration: at about 150 bytes each far below the frame limit of 16 MiB.
@@ -72,22 +80,53 @@ struct News {
 /// The task that registers.
 pub(crate) struct Registration {
     services: Arc<Services>,
+    resolver: Arc<dyn Resolve>,
     port: u16,
     servers: BTreeMap<SocketAddr, NameServer>,
     unresolved: BTreeSet<String>,
+    /// Whether the own host did not resolve last time.
+    lost_own_host: bool,
+    /// Set at the first registration. A broker that later loses its name servers stays ready: it serves those who
+    /// know it, and taking it out of its Service would make an outage of name servers one of brokers too.
+    ready: Option<ReadyState>,
 }
 
 impl Registration {
-    /// Registers the broker as reachable at the advertised host and `port`.
-    pub(crate) fn new(services: Arc<Services>, port: u16) -> Self {
-        Self { services, port, servers: BTreeMap::new(), unresolved: BTreeSet::new() }
+    /// Registers the broker as reachable at the advertised host and `port`; `ready` learns of the first success.
+    pub(crate) fn new(
+        services: Arc<Services>,
+        resolver: Arc<dyn Resolve>,
+        port: u16,
+        ready: Option<ReadyState>,
+    ) -> Self {
+        Self {
+            services,
+            resolver,
+            port,
+            servers: BTreeMap::new(),
+            unresolved: BTreeSet::new(),
+            lost_own_host: false,
+            ready,
+        }
     }
 
     /// Registers until `stop` turns true, then unregisters.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.register_for_ever() => {}
+            // Fails when the broker itself is gone, and then there is nothing to wait for either.
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        if tokio::time::timeout(UNREGISTER_TIMEOUT, self.unregister_all()).await.is_err() {
+            tracing::warn!("a name server did not confirm the unregistration in time");
+        }
+    }
+
+    async fn register_for_ever(&mut self) {
         let mut changes = self.services.changes.subscribe();
         let interval = self.services.settings.register_interval.as_std();
         let mut whole_due = Instant::now();
+        let mut look = true;
         loop {
             let change = *changes.borrow_and_update();
             let topics = self.services.changes.take();
@@ -95,27 +134,26 @@ impl Registration {
             if whole {
                 whole_due = Instant::now() + interval;
             }
-            self.register_all((!whole).then_some(topics)).await;
+            let moved = look && self.resolve().await;
+            self.register_all((!whole).then_some(topics), moved).await;
             self.services.changes.note_announced(change);
             sleep(PAUSE).await;
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => break,
-                _ = changes.changed() => {}
-                () = sleep_until(whole_due) => {}
-                () = self.trouble() => {}
-            }
-        }
-        if tokio::time::timeout(UNREGISTER_TIMEOUT, self.unregister_all()).await.is_err() {
-            tracing::warn!("a name server did not confirm the unregistration in time");
+            // Somebody may wait until a change is announced, so a slow resolver must not delay it.
+            look = tokio::select! {
+                _ = changes.changed() => false,
+                () = sleep_until(whole_due) => true,
+                () = self.trouble() => true,
+            };
         }
     }
 
-    /// Returns when a name server closed its connection, or when it is time to try one that is down.
+    /// Returns when a name server closed its connection, when it is time to try one that is down, or to look at
+    /// the names again.
     async fn trouble(&self) {
         let channels = self.servers.values().filter_map(|server| server.channel.as_ref());
         let closed: Vec<_> = channels.map(|channel| Box::pin(channel.closed())).collect();
         let any_down = self.servers.len() != closed.len() || !self.unresolved.is_empty();
-        let retry = if any_down { RETRY } else { Duration::MAX };
+        let retry = if any_down { RETRY } else { RESOLVE_INTERVAL };
         let closed = async {
             if closed.is_empty() {
                 std::future::pending::<()>().await;
@@ -128,13 +166,21 @@ impl Registration {
         }
     }
 
-    /// Tells everybody of the `changed` topics, or of all.
-    async fn register_all(&mut self, changed: Option<BTreeSet<TopicName>>) {
-        self.resolve_own_host().await;
+    /// Looks at what the names stand for. Returns whether this broker has another address than before.
+    async fn resolve(&mut self) -> bool {
+        let moved = self.resolve_own_host().await;
         self.resolve_servers().await;
+        moved
+    }
+
+    /// Tells everybody of the `changed` topics, or of all, over new connections if the broker `moved`.
+    async fn register_all(&mut self, changed: Option<BTreeSet<TopicName>>, moved: bool) {
         if self.servers.is_empty() {
             return;
         }
+        // A name server forgets an address with the connection that registered it. The old connections end after
+        // the new address is known, so clients always find one.
+        let old = if moved { self.take_channels() } else { Vec::new() };
         let news = self.news(changed);
         let each = self.servers.iter_mut().map(|(address, server)| {
             let news = &news;
@@ -144,6 +190,18 @@ impl Registration {
             }
         });
         join_all(each).await;
+        for channel in old {
+            channel.close();
+        }
+        if self.servers.values().any(|server| server.up == Some(true))
+            && let Some(ready) = self.ready.take()
+        {
+            ready.set_ready();
+        }
+    }
+
+    fn take_channels(&mut self) -> Vec<Channel> {
+        self.servers.values_mut().filter_map(|server| server.channel.take()).collect()
     }
 
     fn news(&self, changed: Option<BTreeSet<TopicName>>) -> News {
@@ -158,21 +216,38 @@ impl Registration {
         News { whole, changed }
     }
 
-    /// The advertised host may have another address than before.
-    async fn resolve_own_host(&self) {
+    /// The advertised host may have another address than before: returns whether it has.
+    async fn resolve_own_host(&mut self) -> bool {
         let host = self.services.settings.advertised_host();
-        match resolve_advertised(&host, self.port).await {
-            Ok(address) => self.services.store_host.set(address),
-            Err(error) => tracing::warn!(host, %error, "the advertised host does not resolve"),
+        match resolve_advertised(&self.resolver, &host, self.port).await {
+            Ok(address) => {
+                self.lost_own_host = false;
+                let before = self.services.store_host.get();
+                if address == before {
+                    return false;
+                }
+                tracing::info!(host, %before, %address, "the advertised host has another address");
+                self.services.store_host.set(address);
+                true
+            }
+            Err(error) => {
+                if !self.lost_own_host {
+                    tracing::warn!(host, %error, "the advertised host does not resolve; its last address stays");
+                }
+                self.lost_own_host = true;
+                false
+            }
         }
     }
 
     async fn resolve_servers(&mut self) {
         let names: Vec<String> =
             self.services.settings.name_server_list().map(str::to_owned).collect();
+        let lookups = names.iter().map(|name| resolve_all(self.resolver.as_ref(), name));
+        let answers = join_all(lookups).await;
         let mut found = BTreeSet::new();
-        for name in names {
-            match lookup_host(name.as_str()).await {
+        for (name, answer) in names.into_iter().zip(answers) {
+            match answer {
                 Ok(addresses) => {
                     found.extend(addresses);
                     self.unresolved.remove(&name);
@@ -239,12 +314,15 @@ impl Registration {
 
     async fn unregister_all(&mut self) {
         let request = [self.unregister_request()];
-        let each = self.servers.iter_mut().filter(|(_, server)| server.up == Some(true)).map(
-            |(address, server)| {
+        // One that was being told when the broker stopped may know it too, so every open connection counts.
+        let open = |server: &NameServer| {
+            server.channel.as_ref().is_some_and(|channel| !channel.is_closed())
+        };
+        let each =
+            self.servers.iter_mut().filter(|(_, server)| open(server)).map(|(address, server)| {
                 let request = &request;
                 async move { server.tell(*address, request).await }
-            },
-        );
+            });
         join_all(each).await;
     }
 }
@@ -291,18 +369,11 @@ impl NameServer {
         if let Some(channel) = self.channel.as_ref().filter(|channel| !channel.is_closed()) {
             return Ok(channel.clone());
         }
-        let settings = ChannelSettings::default();
+        let settings =
+            ChannelSettings { connect_timeout: CONNECT_TIMEOUT, ..ChannelSettings::default() };
         let connected =
             Channel::connect(&address.to_string(), &settings, Arc::new(RefuseRequests)).await?;
         self.channel = Some(connected.clone());
         Ok(connected)
     }
-}
-
-/// The address that clients use for `host`: an IPv4 one if there is any, since ids then are shorter and every
-/// client reads them.
-pub(crate) async fn resolve_advertised(host: &str, port: u16) -> std::io::Result<SocketAddr> {
-    let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
-    let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-    first.copied().ok_or_else(|| std::io::Error::other("the name has no address"))
 }

@@ -189,10 +189,12 @@ async fn healthz(State(telemetry): State<Telemetry>) -> Response {
     if report.is_ready() {
         return "ok\n".into_response();
     }
-    let reasons =
-        report.answers.iter().filter_map(|(name, answer)| Some((name, answer.as_ref().err()?)));
-    let text: String = reasons.map(|(name, reason)| format!("{name}: {reason}\n")).collect();
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    let reasons: Vec<_> = report
+        .answers
+        .iter()
+        .filter_map(|(name, answer)| Some(format!("{name}: {}\n", answer.as_ref().err()?)))
+        .collect();
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.concat()).into_response()
 }
 
 async fn readyz(State(telemetry): State<Telemetry>) -> Response {

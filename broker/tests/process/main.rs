@@ -1,0 +1,11 @@
+//! The `gantry-broker` program and its surroundings: signals, files, addresses.
+//! Invariant: each test has its own folder and free ports, and leaves no process behind.
+//! Leaves what a running broker answers to the tests of its front doors.
+
+mod addresses;
+mod data_dir;
+mod program;
+mod stop;
+#[allow(dead_code, reason = "shared with the tests of the remoting port, which use all of it")]
+#[path = "../remoting/world.rs"]
+mod world;
