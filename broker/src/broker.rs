@@ -294,6 +294,7 @@ fn make_own(services: &Services, now: Now) -> Result<(), StartError> {
 }
 
 fn store_options(settings: &BrokerSettings) -> StoreOptions {
+    let memory = settings.memory_sizes();
     StoreOptions {
         flush: match settings.flush {
             FlushMode::Sync => Flush::Sync,
@@ -305,10 +306,10 @@ fn store_options(settings: &BrokerSettings) -> StoreOptions {
             age_ms: settings.retention.as_millis(),
             bytes: settings.retention_size.map(gantry_model::settings::Bytes::get),
         },
-        ring_bytes_max: settings.ring_size.get() as usize,
+        ring_bytes_max: memory.ring.get() as usize,
         young_bytes: settings.young_size.get(),
-        view_cache_bytes: settings.view_cache_size.get() as usize,
-        view_write_bytes: settings.view_write_size.get() as usize,
+        view_cache_bytes: memory.view_cache.get() as usize,
+        view_write_bytes: memory.view_write.get() as usize,
         ..StoreOptions::new(settings.data_dir.clone())
     }
 }

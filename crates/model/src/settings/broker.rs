@@ -4,6 +4,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
     path::PathBuf,
 };
 
@@ -69,12 +70,19 @@ settings! {
         pub retention: Duration = Duration::from_hours(72),
         /// Size of the log beyond which the oldest messages go, at least two segments. Default none.
         pub retention_size: Option<Bytes> = None,
-        /// Memory for entries that wait for the views. Default 64Mi, range 1Mi to 4Gi.
-        pub ring_size: Bytes = Bytes::mib(64),
-        /// Memory of the views' block cache. Default 32Mi, range 1Mi to 64Gi.
-        pub view_cache_size: Bytes = Bytes::mib(32),
-        /// Memory of the views' write buffers. Default 64Mi, range 4Mi to 4Gi.
-        pub view_write_size: Bytes = Bytes::mib(64),
+        /// Memory that the whole process may use, as a container's limit: the three sizes below follow
+        /// from it where they are not set. The rest is for connections, cold reads and the system's file
+        /// cache. Default none, which gives the sizes of 512Mi. Range 64Mi to 1024Gi.
+        pub memory: Option<Bytes> = None,
+        /// Memory for entries that wait for the views. Default an eighth of memory, so 64Mi without one.
+        /// Range 1Mi to 4Gi.
+        pub ring_size: Option<Bytes> = None,
+        /// Memory of the views' block cache. Default a sixteenth of memory, so 32Mi without one.
+        /// Range 1Mi to 64Gi.
+        pub view_cache_size: Option<Bytes> = None,
+        /// Memory of the views' write buffers. Default an eighth of memory, so 64Mi without one.
+        /// Range 4Mi to 4Gi.
+        pub view_write_size: Option<Bytes> = None,
         /// A group without an offset starts at 0 in a queue whose first message lies within the last so
         /// many bytes of the log. Default 1Gi, range 0 to 1024Ti.
         pub young_size: Bytes = Bytes::gib(1),
@@ -105,6 +113,24 @@ settings! {
         /// Longest time that a stopping broker serves open connections. Default 500ms, range 0s to 10m.
         pub drain: Duration = Duration::from_millis(500),
     }
+}
+
+/// What the memory sizes follow from when `memory` is not set.
+const MEMORY_DEFAULT: Bytes = Bytes::mib(512);
+
+const RING_RANGE: RangeInclusive<Bytes> = Bytes::mib(1)..=Bytes::gib(4);
+const VIEW_CACHE_RANGE: RangeInclusive<Bytes> = Bytes::mib(1)..=Bytes::gib(64);
+const VIEW_WRITE_RANGE: RangeInclusive<Bytes> = Bytes::mib(4)..=Bytes::gib(4);
+
+/// Memory of a broker's large parts, each in its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemorySizes {
+    /// For entries that wait for the views.
+    pub ring: Bytes,
+    /// Of the views' block cache.
+    pub view_cache: Bytes,
+    /// Of the views' write buffers.
+    pub view_write: Bytes,
 }
 
 /// Why settings were refused; names the key.
@@ -160,6 +186,20 @@ impl BrokerSettings {
         self.advertise.clone().unwrap_or_else(|| self.bind.to_string())
     }
 
+    /// Memory of the large parts: as set, or else its share of `memory`. The shares are 5/16 together; the rest is
+    /// for connections, messages on their way, and the file cache that reads come from.
+    pub fn memory_sizes(&self) -> MemorySizes {
+        let memory = self.memory.unwrap_or(MEMORY_DEFAULT).get();
+        let share = |set: Option<Bytes>, parts: u64, range: RangeInclusive<Bytes>| {
+            set.unwrap_or_else(|| Bytes::new(memory / parts).clamp(*range.start(), *range.end()))
+        };
+        MemorySizes {
+            ring: share(self.ring_size, 8, RING_RANGE),
+            view_cache: share(self.view_cache_size, 16, VIEW_CACHE_RANGE),
+            view_write: share(self.view_write_size, 8, VIEW_WRITE_RANGE),
+        }
+    }
+
     /// Name servers as `host:port`. An item may hold several, separated by `;`, as RocketMQ writes them.
     pub fn name_server_list(&self) -> impl Iterator<Item = &str> {
         let items = self.name_servers.iter().flat_map(|item| item.split(';'));
@@ -209,9 +249,13 @@ impl BrokerSettings {
         let two_segments = Bytes::new(2 * self.segment_size.get());
         let size = self.retention_size.unwrap_or(two_segments);
         check_range("retention_size", size, two_segments..=any)?;
-        check_range("ring_size", self.ring_size, mib(1)..=gib(4))?;
-        check_range("view_cache_size", self.view_cache_size, mib(1)..=gib(64))?;
-        check_range("view_write_size", self.view_write_size, mib(4)..=gib(4))?;
+        if let Some(memory) = self.memory {
+            check_range("memory", memory, mib(64)..=gib(1024))?;
+        }
+        let sizes = self.memory_sizes();
+        check_range("ring_size", sizes.ring, RING_RANGE)?;
+        check_range("view_cache_size", sizes.view_cache, VIEW_CACHE_RANGE)?;
+        check_range("view_write_size", sizes.view_write, VIEW_WRITE_RANGE)?;
         check_range("young_size", self.young_size, kib(0)..=any)?;
         check_range("body_size_max", self.body_size_max, kib(1)..=mib(15))?;
         check_range("cold_read_distance", self.cold_read_distance, mib(1)..=any)
@@ -249,6 +293,25 @@ mod tests {
         assert_eq!(text, "flush_interval is 0s, expected 1ms to 1m");
         let wrong = BrokerSettings { retention_size: Some(Bytes::mib(1)), ..settings() };
         assert!(wrong.validate().unwrap_err().to_string().contains("retention_size"));
+    }
+
+    #[test]
+    fn memory_decides_what_is_not_set_by_hand() {
+        let sizes = |ring, view_cache, view_write| MemorySizes { ring, view_cache, view_write };
+        let (mib, gib) = (Bytes::mib, Bytes::gib);
+        assert_eq!(settings().memory_sizes(), sizes(mib(64), mib(32), mib(64)));
+        let of = |memory| BrokerSettings { memory: Some(memory), ..settings() };
+        assert_eq!(of(mib(64)).memory_sizes(), sizes(mib(8), mib(4), mib(8)));
+        assert_eq!(of(gib(2)).memory_sizes(), sizes(mib(256), mib(128), mib(256)));
+        assert_eq!(of(gib(512)).memory_sizes(), sizes(gib(4), gib(32), gib(4)));
+        let by_hand = BrokerSettings { ring_size: Some(mib(7)), ..of(gib(2)) };
+        assert_eq!(by_hand.memory_sizes(), sizes(mib(7), mib(128), mib(256)));
+        for memory in [mib(64), gib(1024)] {
+            assert_eq!(of(memory).validate(), Ok(()));
+        }
+        assert!(of(mib(63)).validate().unwrap_err().to_string().starts_with("memory is 63Mi"));
+        let wrong = BrokerSettings { view_write_size: Some(mib(1)), ..settings() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("view_write_size is 1Mi"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod node;
 mod quantity;
 mod reference;
 
-pub use broker::{BrokerSettings, BrokerSettingsError, FlushMode};
+pub use broker::{BrokerSettings, BrokerSettingsError, FlushMode, MemorySizes};
 pub use load::{Origin, SettingsError, Start, from_process, load};
 pub use log::{LogFormat, LogLevel};
 pub use nameserver::NameServerSettings;
