@@ -27,13 +27,13 @@ pub(crate) fn of_client<T>(message: T) -> Request<T> {
     request
 }
 
-pub(crate) fn topic(name: &str) -> Option<Resource> {
-    Some(Resource { name: name.into(), ..Resource::default() })
+pub(crate) fn topic(name: &str) -> Resource {
+    Resource { name: name.into(), ..Resource::default() }
 }
 
 pub(crate) fn message(to: &str, id: &str, body: &str) -> Message {
     Message {
-        topic: topic(to),
+        topic: Some(topic(to)),
         body: body.to_owned().into(),
         system_properties: Some(SystemProperties {
             message_id: id.into(),

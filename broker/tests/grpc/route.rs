@@ -15,7 +15,7 @@ async fn query(
     name: &str,
     endpoints: Option<Endpoints>,
 ) -> QueryRouteResponse {
-    let request = QueryRouteRequest { topic: topic(name), endpoints };
+    let request = QueryRouteRequest { topic: Some(topic(name)), endpoints };
     client.query_route(of_client(request)).await.unwrap().into_inner()
 }
 
@@ -30,7 +30,7 @@ async fn route_names_each_queue_and_sends_the_client_back_the_way_it_came() {
     let answer = query(&mut client, "orders", Some(through.clone())).await;
     assert_eq!(code(answer.status.as_ref()), Code::Ok);
     let [queue] = answer.message_queues.as_slice() else { panic!("one queue: {answer:?}") };
-    assert_eq!((queue.id, queue.topic.clone()), (0, topic("orders")));
+    assert_eq!((queue.id, queue.topic.clone()), (0, Some(topic("orders"))));
     assert_eq!(queue.accept_message_types, [i32::from(MessageType::Normal)]);
     let broker = queue.broker.as_ref().unwrap();
     assert_eq!((broker.name.as_str(), broker.id), ("broker-a", 0));
