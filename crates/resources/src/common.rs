@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
-use kube::KubeSchema;
+use kube_derive::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 

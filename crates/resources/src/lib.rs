@@ -6,6 +6,11 @@
 
 #![expect(unreachable_pub, reason = "the schema derive repeats each struct inside a function")]
 
+// The derives speak of `::kube`: this crate stands in for that facade, which would bring the client along.
+extern crate self as kube;
+#[doc(hidden)]
+pub use {kube_core as core, kube_derive::KubeSchema};
+
 mod broker_cluster;
 mod common;
 mod consumer_group;
@@ -25,7 +30,7 @@ pub use topic::{
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::CustomResourceExt as _;
+use kube_core::CustomResourceExt as _;
 
 /// API group of all kinds.
 pub const GROUP: &str = "gantry.dev";

@@ -1,0 +1,13 @@
+//! The controller of one kind.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::Context;
+
+/// Runs the controller until `stop` is cancelled.
+pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
+    drop(ctx);
+    stop.cancelled().await;
+}

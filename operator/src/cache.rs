@@ -1,0 +1,190 @@
+//! Cache of one kind of object: a watch that fills a store and tells listeners what changed.
+//! Invariant: a listener hears of a change after the store holds it; an object that cannot be read is left out of the
+//! store, logged and counted, and stops nothing.
+//! Leaves what a change means to the controllers.
+
+use std::{fmt::Debug, sync::Arc};
+
+use futures::{Stream, StreamExt};
+use kube::{
+    Api, Resource, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt,
+        reflector::{ObjectRef, Store, store::Writer},
+        watcher,
+    },
+};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Changes that wait for a slow listener; beyond it the watch waits too.
+const PENDING_MAX: usize = 256;
+
+/// What the cache asks of a kind.
+pub trait Kind:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+/// Objects of kind `K` as the API server last told, without their managed fields.
+pub struct Cache<K: Kind> {
+    api: Api<DeserializeGuard<K>>,
+    config: watcher::Config,
+    store: Store<K>,
+    writer: Mutex<Option<Writer<K>>>,
+    listeners: Mutex<Vec<mpsc::Sender<Arc<K>>>>,
+}
+
+impl<K: Kind> Cache<K> {
+    /// A cache that is empty until [`Cache::run`] fills it.
+    pub fn new(api: Api<DeserializeGuard<K>>, config: watcher::Config) -> Self {
+        let writer = Writer::new(());
+        let store = writer.as_reader();
+        Self { api, config, store, writer: Mutex::new(Some(writer)), listeners: Mutex::default() }
+    }
+
+    /// Reads what the cache holds.
+    pub fn store(&self) -> Store<K> {
+        self.store.clone()
+    }
+
+    /// The object of that name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.store.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// All objects of a namespace.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.store.state_filter(|object| object.namespace().as_deref() == Some(namespace))
+    }
+
+    /// Waits until the cache has been filled.
+    pub async fn filled(&self) {
+        // The writer ends with the watch, and then nobody waits for it any more.
+        let _ = self.store.wait_until_ready().await;
+    }
+
+    /// Every object that was added, changed or removed from then on. Call it before [`Cache::run`].
+    pub fn changes(&self) -> impl Stream<Item = Arc<K>> + Send + use<K> {
+        let (sender, receiver) = mpsc::channel(PENDING_MAX);
+        self.listeners.lock().push(sender);
+        ReceiverStream::new(receiver)
+    }
+
+    /// Watches until the future is dropped. Once: a second call ends at once.
+    pub async fn run(self: Arc<Self>) {
+        let Some(mut writer) = self.writer.lock().take() else { return };
+        let mut events = watcher(self.api.clone(), self.config.clone()).default_backoff().boxed();
+        let mut initial = Vec::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => self.take(event, &mut writer, &mut initial).await,
+                Err(error) => {
+                    let kind = K::kind(&());
+                    metrics::counter!("gantry_operator_watch_errors_total", "kind" => kind.to_string())
+                        .increment(1);
+                    tracing::warn!(%kind, error = &error as &dyn std::error::Error, "watch is tried again");
+                }
+            }
+        }
+    }
+
+    /// Brings the store up to date, then tells the listeners.
+    async fn take(
+        &self,
+        event: watcher::Event<DeserializeGuard<K>>,
+        writer: &mut Writer<K>,
+        initial: &mut Vec<Arc<K>>,
+    ) {
+        use watcher::Event;
+        let changed = match event {
+            Event::Init => {
+                initial.clear();
+                writer.apply_watcher_event(&Event::Init);
+                Vec::new()
+            }
+            Event::InitApply(guard) => {
+                if let Ok(object) = read(guard) {
+                    writer.apply_watcher_event(&Event::InitApply(object.clone()));
+                    initial.push(Arc::new(object));
+                }
+                Vec::new()
+            }
+            Event::InitDone => {
+                let before = self.store.state();
+                writer.apply_watcher_event(&Event::InitDone);
+                let gone =
+                    before.into_iter().filter(|object| self.store.get(&key(&**object)).is_none());
+                gone.chain(initial.drain(..)).collect()
+            }
+            Event::Apply(guard) => match read(guard) {
+                Ok(object) => {
+                    writer.apply_watcher_event(&Event::Apply(object.clone()));
+                    vec![Arc::new(object)]
+                }
+                Err(unreadable) => self.remove(&unreadable, writer),
+            },
+            Event::Delete(guard) => match guard.0 {
+                Ok(object) => {
+                    writer.apply_watcher_event(&Event::Delete(object.clone()));
+                    vec![Arc::new(object)]
+                }
+                Err(invalid) => self.remove(&key_of::<K>(&invalid.metadata), writer),
+            },
+        };
+        for object in changed {
+            self.tell(object).await;
+        }
+    }
+
+    fn remove(&self, key: &ObjectRef<K>, writer: &mut Writer<K>) -> Vec<Arc<K>> {
+        let Some(object) = self.store.get(key) else { return Vec::new() };
+        writer.apply_watcher_event(&watcher::Event::Delete(K::clone(&object)));
+        vec![object]
+    }
+
+    async fn tell(&self, object: Arc<K>) {
+        let listeners = self.listeners.lock().clone();
+        for listener in listeners {
+            // A controller that has ended listens no more.
+            let _ = listener.send(object.clone()).await;
+        }
+    }
+}
+
+/// The object without what nobody here reads, or else the key of one that cannot be read.
+fn read<K: Kind>(guard: DeserializeGuard<K>) -> Result<K, ObjectRef<K>> {
+    match guard.0 {
+        Ok(mut object) => {
+            object.meta_mut().managed_fields = None;
+            Ok(object)
+        }
+        Err(invalid) => {
+            let (kind, key) = (K::kind(&()), key_of::<K>(&invalid.metadata));
+            metrics::counter!("gantry_operator_unreadable_objects_total", "kind" => kind.to_string())
+                .increment(1);
+            tracing::error!(object = %key, error = %invalid.error, "cannot be read and is left alone");
+            Err(key)
+        }
+    }
+}
+
+fn key<K: Kind>(object: &K) -> ObjectRef<K> {
+    key_of(object.meta())
+}
+
+fn key_of<K: Kind>(meta: &kube::api::ObjectMeta) -> ObjectRef<K> {
+    let key = ObjectRef::new(meta.name.as_deref().unwrap_or_default());
+    match &meta.namespace {
+        Some(namespace) => key.within(namespace),
+        None => key,
+    }
+}

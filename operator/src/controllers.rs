@@ -1,0 +1,84 @@
+//! Runs the watches and the three controllers.
+//! Invariant: controllers start when every cache is filled, so that what is not in a cache does not exist; they end
+//! together, after the reconciles that run.
+//! Leaves what a reconcile does to the folder of each kind.
+
+use std::{fmt::Debug, hash::Hash, sync::Arc};
+
+use futures::{Stream, StreamExt, future::join_all};
+use kube::{
+    Resource,
+    runtime::{controller, reflector::ObjectRef},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Context, broker_cluster, consumer_group, topic};
+
+/// Reconciles of one kind that run at once.
+pub const CONCURRENCY: u16 = 8;
+
+/// Runs until `stop` is cancelled. `ready` is called once, when the caches are filled.
+///
+/// # Errors
+/// When a controller or watch ends by itself, which only a mistake can cause.
+pub async fn run(
+    ctx: Arc<Context>,
+    stop: CancellationToken,
+    ready: impl FnOnce(),
+) -> Result<(), EndedError> {
+    // Controllers subscribe before the watches begin, and so hear of everything.
+    let clusters = broker_cluster::run(ctx.clone(), stop.clone());
+    let topics = topic::run(ctx.clone(), stop.clone());
+    let groups = consumer_group::run(ctx.clone(), stop.clone());
+    let watches = join_all(ctx.caches.watches());
+    let filled = async {
+        ctx.caches.filled().await;
+        ready();
+    };
+    let work = async {
+        tokio::join!(clusters, topics, groups, filled);
+    };
+    tokio::select! {
+        () = work => {}
+        _ = watches => {}
+    }
+    if stop.is_cancelled() { Ok(()) } else { Err(EndedError) }
+}
+
+/// A controller or watch ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("a controller ended by itself")]
+pub struct EndedError;
+
+/// Settings of a controller.
+pub fn config() -> controller::Config {
+    controller::Config::default().concurrency(CONCURRENCY)
+}
+
+/// Drives a controller to its end and logs what fails. Outcomes of reconciles are logged by their error policies.
+pub async fn drive<K, E, Q>(
+    results: impl Stream<Item = Result<(ObjectRef<K>, controller::Action), controller::Error<E, Q>>>,
+) where
+    K: Resource,
+    K::DynamicType: Debug + Eq + Hash,
+    E: std::error::Error + 'static,
+    Q: std::error::Error + 'static,
+{
+    results
+        .for_each(|result| async {
+            match result {
+                // An object that is gone before its turn, and what the error policy has logged.
+                Ok(_)
+                | Err(
+                    controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..),
+                ) => {}
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a controller goes on"
+                    );
+                }
+            }
+        })
+        .await;
+}
