@@ -74,6 +74,7 @@ impl Store {
         read.next = picked.next;
         let mut removed = false;
         let mut entries = &picked.entries[..];
+        self.log.read_ahead(entries.iter().map(|entry| entry.position..entry.end()));
         while let Some(first) = entries.first() {
             let run = adjacent(entries);
             match self.read_run(&entries[..run], out)? {

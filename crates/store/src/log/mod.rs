@@ -3,6 +3,7 @@
 //! Opens no socket and reads no clock: disk, time and randomness arrive as arguments. What records mean is the views'.
 
 mod batch;
+mod blocks;
 pub mod files;
 pub mod memory_files;
 mod own;

@@ -351,7 +351,9 @@ impl LogWriter {
         segment.file.write_at(bytes, at).map_err(|failure| {
             let size = bytes.len() as u64;
             self.after_failed_write(segment, at, size, failure)
-        })
+        })?;
+        self.log.0.tail.append(self.at, bytes);
+        Ok(())
     }
 
     /// Wipes what a refused write has left, or stops if that is not known.

@@ -1,10 +1,12 @@
 //! Promises about messages in queues.
 
+use std::{os::unix::fs::FileExt as _, sync::Arc};
+
 use gantry_model::{PhysicalOffset, QueueId, QueueOffset};
 use gantry_record::{RecordView, tag_hash};
 
 use super::world::{KINDS, Kind, LIMITS, World, commit, draft, push, sync_mode};
-use crate::{AppendError, Batch, Boundary, Bounds, Index, ReadLimits, ReadStatus};
+use crate::{AppendError, Batch, Boundary, Bounds, Index, ReadLimits, ReadStatus, Topic};
 
 #[test]
 fn messages_are_read_back_in_order_from_ring_and_views() {
@@ -277,4 +279,82 @@ fn concurrent_appends_leave_no_gap_and_no_double() {
             assert!(mine.into_iter().eq(&expected));
         }
     }
+}
+
+/// Four queues whose messages lie between each other, in segments whose border lies within a block.
+fn interleaved(kind: Kind) -> (World, Arc<Topic>, Vec<PhysicalOffset>) {
+    let world = World::with(kind, |options| options.segment_bytes = 192 * 1024);
+    let topic = world.topic("orders", 4);
+    let mut places = Vec::new();
+    for number in 0..400 {
+        let mut batch = Batch::new();
+        push(&mut batch, &topic, number % 4, "", &format!("{number}:{}", "x".repeat(1024)));
+        world.store().append(&mut batch, world.now()).unwrap();
+        places.push(batch.placed(0).position);
+    }
+    world.settle();
+    (world, topic, places)
+}
+
+fn numbers(world: &World, topic: &Topic, queue: u32) -> Vec<u32> {
+    let bodies = world.read_all(topic, queue);
+    bodies.iter().map(|body| body.split_once(':').unwrap().0.parse().unwrap()).collect()
+}
+
+#[test]
+fn queues_between_each_other_are_read_alike_from_memory_and_from_disk() {
+    for kind in KINDS {
+        let (world, topic, places) = interleaved(kind);
+        assert!(places[399].0 > 2 * 192 * 1024, "the messages fill more than two segments");
+        let expected = |queue| (0..400).filter(|number| number % 4 == queue).collect::<Vec<_>>();
+        for queue in 0..4 {
+            assert_eq!(numbers(&world, &topic, queue), expected(queue), "{kind:?}, from memory");
+        }
+        assert!(!world.store().log.has_read_ahead(places[5]), "the tail is in memory already");
+        for queue in 0..4 {
+            world.store().log.forget_blocks();
+            assert_eq!(numbers(&world, &topic, queue), expected(queue), "{kind:?}, from disk");
+            assert!(world.store().log.has_read_ahead(places[5]), "one read for all queues");
+        }
+    }
+}
+
+#[test]
+fn damaged_record_read_ahead_with_its_neighbours_is_never_delivered() {
+    let (world, topic, places) = interleaved(Kind::Memory);
+    let segment = world.dir().join("log").join(format!("{:020}", 0));
+    let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+    file.write_all_at(b"#", places[21].0 + 500).unwrap();
+    world.store().log.forget_blocks();
+    let expected: Vec<_> = (0..400).filter(|number| number % 4 == 1 && *number != 21).collect();
+    assert_eq!(numbers(&world, &topic, 1), expected);
+    assert!(world.store().log.has_read_ahead(places[21]));
+    assert_eq!(world.store().status().damaged_records, 1);
+    assert_eq!(numbers(&world, &topic, 2).len(), 100);
+}
+
+#[test]
+fn readers_beside_a_writer_see_each_message_once_and_in_order() {
+    const MESSAGES: u32 = 3_000;
+    let world = World::with(Kind::Memory, |options| options.segment_bytes = 4 * 1024 * 1024);
+    let topic = world.topic("orders", 4);
+    std::thread::scope(|scope| {
+        for queue in 0..4 {
+            let (world, topic) = (&world, &topic);
+            scope.spawn(move || {
+                let (mut from, mut seen) = (0, Vec::new());
+                while seen.len() < MESSAGES as usize / 4 {
+                    let (read, bodies) = world.read(topic, queue, from);
+                    assert_eq!(read.next.0, from + bodies.len() as u64, "nothing is skipped");
+                    let numbers = bodies.iter().map(|b| b.split_once(':').unwrap().0.to_owned());
+                    seen.extend(numbers.map(|number| number.parse::<u32>().unwrap()));
+                    from = read.next.0;
+                }
+                assert!(seen.into_iter().eq((0..MESSAGES).filter(|n| n % 4 == queue)));
+            });
+        }
+        for number in 0..MESSAGES {
+            world.send(&topic, number % 4, &format!("{number}:{}", "x".repeat(1024)));
+        }
+    });
 }
