@@ -218,6 +218,13 @@ mod tests {
 
     const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+    /// Longest time that anything may take: a test that reaches it has failed.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn soon<T>(what: impl Future<Output = T>) -> T {
+        tokio::time::timeout(PATIENCE, what).await.expect("it happens within the test's patience")
+    }
+
     /// Status line and body of one request.
     async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(addr).await.unwrap();
@@ -277,7 +284,7 @@ mod tests {
         slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: ").await.unwrap();
         let mut answer = Vec::new();
         // The end of the connection is what the test waits for; how it ends is the library's choice.
-        let _ = slow.read_to_end(&mut answer).await;
+        let _ = soon(slow.read_to_end(&mut answer)).await;
         assert!(!answer.starts_with(b"HTTP/1.1 200"));
         server.stop().await;
     }
@@ -293,7 +300,7 @@ mod tests {
         let mut byte = [0];
         first.read_exact(&mut byte).await.unwrap();
         let mut second = TcpStream::connect(server.addr()).await.unwrap();
-        assert!(matches!(second.read(&mut byte).await, Ok(0) | Err(_)));
+        assert!(matches!(soon(second.read(&mut byte)).await, Ok(0) | Err(_)));
         drop(first);
         loop {
             let mut third = TcpStream::connect(server.addr()).await.unwrap();
