@@ -6,6 +6,7 @@
 mod caller;
 mod fifo;
 mod heartbeat;
+mod listener;
 mod message;
 mod route;
 mod send;
@@ -19,7 +20,6 @@ use gantry_proto::v2::{
     messaging_service_server::{MessagingService, MessagingServiceServer},
 };
 use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::{caller::Caller, send::SendDoor};
@@ -39,6 +39,7 @@ pub(crate) async fn serve(
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let port = listener.local_addr().map_or(services.settings.grpc_port, |address| address.port());
+    let incoming = listener::incoming(listener, services.settings.connections_max as usize);
     let door = Door { sends: SendDoor::new(Arc::clone(&services)), services, port };
     let service = MessagingServiceServer::new(door).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let stop = async move {
@@ -46,11 +47,10 @@ pub(crate) async fn serve(
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
+        .serve_with_incoming_shutdown(incoming, stop)
         .await
 }
 

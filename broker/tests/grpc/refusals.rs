@@ -4,11 +4,12 @@ use gantry_proto::v2::{
     AckMessageRequest, Code, HeartbeatRequest, Message, QueryAssignmentRequest, QueryRouteRequest,
     ReceiveMessageRequest, SendMessageRequest,
 };
+use tokio::{io::AsyncReadExt, net::TcpStream};
 use tonic::Code as Transport;
 
 use super::{
     client::{Client, code, connect, create, message, of_client, send},
-    world::{World, call, pull},
+    world::{World, call, pull, soon, until},
 };
 
 const MIB: usize = 1024 * 1024;
@@ -83,6 +84,28 @@ async fn client_without_an_id_is_refused_by_every_call() {
 }
 
 #[tokio::test]
+async fn connection_beyond_the_limit_is_closed_and_finds_room_when_another_ends() {
+    let world = World::start_with(|settings| settings.connections_max = 1).await;
+    create(&world, "orders", None);
+    let mut first = connect(&world).await;
+    assert_eq!(
+        code(send(&mut first, vec![message("orders", "1", "x")]).await.status.as_ref()),
+        Code::Ok
+    );
+    let mut second = TcpStream::connect(world.broker.addresses().grpc).await.unwrap();
+    assert!(matches!(soon(second.read(&mut [0])).await, Ok(0) | Err(_)));
+    drop(first);
+    until(async || {
+        let beat = of_client(HeartbeatRequest::default());
+        let address = format!("http://{}", world.broker.addresses().grpc);
+        let mut third = Client::connect(address).await.ok()?;
+        third.heartbeat(beat).await.ok()
+    })
+    .await;
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn stopping_broker_refuses_messages() {
     let world = World::start().await;
     create(&world, "orders", None);
@@ -99,7 +122,7 @@ async fn call_of_a_later_version_is_unimplemented_by_name() {
     let received = client.receive_message(of_client(ReceiveMessageRequest::default())).await;
     let assigned = client.query_assignment(of_client(QueryAssignmentRequest::default())).await;
     let acked = client.ack_message(of_client(AckMessageRequest::default())).await;
-    let telemetry = client.telemetry(of_client(tokio_stream::empty())).await;
+    let telemetry = client.telemetry(of_client(futures::stream::empty())).await;
     for (call, error) in [
         ("ReceiveMessage", received.err().unwrap()),
         ("query_assignment", assigned.err().unwrap()),

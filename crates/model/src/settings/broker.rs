@@ -108,7 +108,8 @@ settings! {
         pub cold_read_distance: Bytes = Bytes::mib(256),
         /// Most cold reads at a time. Default 4, range 1 to 64.
         pub cold_reads_max: u32 = 4,
-        /// Most connections at a time, of both remoting ports together. Default 20000, range 1 to 1000000.
+        /// Most connections at a time, of both remoting ports together, and as many of the gRPC port.
+        /// Default 20000, range 1 to 1000000.
         pub connections_max: u32 = 20_000,
         /// Longest time that a stopping broker serves open connections. Default 500ms, range 0s to 10m.
         pub drain: Duration = Duration::from_millis(500),
