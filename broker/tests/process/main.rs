@@ -4,6 +4,7 @@
 
 mod addresses;
 mod data_dir;
+mod health;
 mod program;
 mod stop;
 #[allow(dead_code, reason = "shared with the tests of the remoting port, which use all of it")]
