@@ -1,5 +1,5 @@
 //! Logs, metrics and health endpoints, alike in every binary.
-//! Invariant: a component answers for itself alone: liveness asks nobody, readiness asks the checks of this process.
+//! Invariant: a component answers for itself alone: liveness and readiness ask the checks of this process, no peer.
 //! Leaves which metrics and checks there are to the components.
 
 mod http;

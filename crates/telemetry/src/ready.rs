@@ -1,6 +1,6 @@
-//! Readiness: named checks, one or more for each component of the process.
-//! Invariant: the process is ready when every check says so; a reason is given for each that does not.
-//! Leaves to the components what ready means; by design that never is a peer's health.
+//! Readiness and liveness: named checks, one or more for each component of the process.
+//! Invariant: the answer is yes when every check says so; a reason is given for each that does not.
+//! Leaves to the components what ready and alive mean; by design that never is a peer's health at present.
 
 use std::{fmt, sync::Arc};
 
