@@ -153,6 +153,8 @@ fn tend(services: &Services, stop: &Stop) {
         if ticks.is_multiple_of(TICKS_PER_UPKEEP) {
             services.members.expire(now.monotonic_ms);
             services.locks.expire(now.monotonic_ms);
+            services.resets.forget_deleted();
+            services.stats.sample(now);
             match services.store.maintain(now) {
                 Ok(done) => tracing::debug!(?done, "store maintained"),
                 Err(error) => failed(services, "upkeep of the store", &error),

@@ -46,6 +46,12 @@ impl Call<'_, '_> {
         self.answers.success(self.view.reply_to());
     }
 
+    /// Answers with success and words for a person.
+    pub(crate) fn success_with_remark(&mut self, remark: &str) {
+        let reply = self.view.reply_to();
+        self.answers.begin_with_remark(reply, ResponseCode::SUCCESS, remark).finish();
+    }
+
     /// Answers with a body.
     pub(crate) fn success_with_body(&mut self, body: &[u8]) {
         self.answers.begin(self.view.reply_to(), ResponseCode::SUCCESS).body(body);
@@ -76,6 +82,23 @@ impl Call<'_, '_> {
             commits.confirmed(ticket).await?;
             then();
             Ok(())
+        });
+    }
+
+    /// Answers with a body when the ticket is confirmed, now or later.
+    pub(crate) fn confirmed_with_body(&mut self, ticket: Ticket, body: Bytes) {
+        let commits = Arc::clone(&self.shared.services.commits);
+        if commits.is_confirmed(ticket) {
+            return self.success_with_body(&body);
+        }
+        let (connection, reply) = (Arc::clone(self.connection), self.reply());
+        self.shared.runtime.spawn(async move {
+            let mut answers = Answers::new();
+            match commits.confirmed(ticket).await {
+                Ok(()) => answers.begin(reply, ResponseCode::SUCCESS).body(&body),
+                Err(error) => write_refusal(&mut answers, reply, &error.into()),
+            }
+            send(&connection, &answers);
         });
     }
 

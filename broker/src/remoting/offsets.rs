@@ -52,8 +52,10 @@ fn try_update(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
     if call.view.is_one_way() {
         return Ok(offsets.stage(request, call.now)?);
     }
-    let ticket = offsets.commit(request, call.now)?;
-    call.confirmed(ticket, || ());
+    match offsets.commit(request, call.now)? {
+        Some(ticket) => call.confirmed(ticket, || ()),
+        None => call.success_with_remark("Offset has been previously reset"),
+    }
     Ok(())
 }
 

@@ -17,13 +17,15 @@ use parking_lot::RwLock;
 /// Messages and their bytes.
 #[derive(Debug, Default)]
 pub struct Flow {
+    calls: AtomicU64,
     messages: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Flow {
-    /// Counts `messages` of `bytes` altogether.
+    /// Counts one call with `messages` of `bytes` altogether.
     pub fn add(&self, messages: u64, bytes: u64) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.messages.fetch_add(messages, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -31,6 +33,11 @@ impl Flow {
     /// Messages and bytes so far.
     pub fn get(&self) -> (u64, u64) {
         (self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Calls so far.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 }
 
@@ -56,6 +63,30 @@ impl MessageKind {
     }
 }
 
+/// What a flow counts. A topic may have several flows in, one for each kind of message.
+#[derive(Debug, Clone, Copy)]
+pub enum Counted<'a> {
+    /// Messages that came in.
+    In {
+        /// The topic.
+        topic: &'a TopicName,
+    },
+    /// Messages that went out.
+    Out {
+        /// The topic.
+        topic: &'a TopicName,
+        /// The group.
+        group: &'a GroupName,
+    },
+    /// Messages sent back for another attempt.
+    SentBack {
+        /// The topic that they were sent to at first.
+        topic: &'a TopicName,
+        /// The group.
+        group: &'a GroupName,
+    },
+}
+
 type Table<K> = RwLock<HashMap<K, Arc<Flow>>>;
 
 /// All counts of a broker.
@@ -64,6 +95,7 @@ pub struct Counters {
     messages_in: Table<(TopicName, MessageKind)>,
     messages_out: Table<(TopicName, GroupName)>,
     dead_letters: Table<(TopicName, GroupName)>,
+    sent_back: Table<(TopicName, GroupName)>,
     /// Sends refused, whatever the reason.
     pub refused_sends: AtomicU64,
     /// Timers that fired.
@@ -90,6 +122,24 @@ impl Counters {
     /// Count of messages of a topic that a group gave up.
     pub fn dead_letters(&self, topic: &TopicName, group: &GroupName) -> Arc<Flow> {
         flow(&self.dead_letters, (topic.clone(), group.clone()))
+    }
+
+    /// Count of messages of a topic that a group sent back.
+    pub fn sent_back(&self, topic: &TopicName, group: &GroupName) -> Arc<Flow> {
+        flow(&self.sent_back, (topic.clone(), group.clone()))
+    }
+
+    /// Calls `each` with every flow of messages that were not given up, and what it counts.
+    pub fn each_flow(&self, mut each: impl FnMut(Counted<'_>, &Flow)) {
+        for ((topic, _), flow) in self.messages_in.read().iter() {
+            each(Counted::In { topic }, flow);
+        }
+        for ((topic, group), flow) in self.messages_out.read().iter() {
+            each(Counted::Out { topic, group }, flow);
+        }
+        for ((topic, group), flow) in self.sent_back.read().iter() {
+            each(Counted::SentBack { topic, group }, flow);
+        }
     }
 
     /// Calls `each` with topic, kind, messages and bytes.

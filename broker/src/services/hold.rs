@@ -25,6 +25,8 @@ pub struct Owner(pub u64);
 pub enum Wake {
     /// A message arrived that it may want.
     Arrived,
+    /// What it reads has changed otherwise.
+    Stirred,
     /// Its time is up.
     Deadline,
     /// The broker stops.
@@ -138,6 +140,15 @@ impl Holds {
         self.wake_all(woken, Wake::Arrived);
     }
 
+    /// Wakes every read of a queue: it has to look again, whether a message came or not.
+    pub fn stir(&self, queue: QueueKey) {
+        if !self.is_watching() {
+            return;
+        }
+        let woken = self.table.lock().take_queue(queue);
+        self.wake_all(woken, Wake::Stirred);
+    }
+
     /// Wakes the reads whose time is up.
     pub fn expire(&self, monotonic_ms: u64) {
         if self.count.load(Ordering::Relaxed) == 0 {
@@ -222,6 +233,15 @@ impl Table {
         woken
     }
 
+    fn take_queue(&mut self, queue: QueueKey) -> Vec<Held> {
+        let reads = self.by_queue.remove(&queue).unwrap_or_default();
+        let unlinked = reads.into_iter().map(|(id, held)| {
+            self.unlink(id, &held);
+            held
+        });
+        unlinked.collect()
+    }
+
     fn take_expired(&mut self, monotonic_ms: u64) -> Vec<Held> {
         let mut expired = Vec::new();
         while let Some((&(deadline_ms, id), &queue)) = self.by_deadline.first_key_value() {
@@ -279,6 +299,19 @@ mod tests {
         holds.arrived(&[arrival(6, "TagA"), arrival(7, "TagA")]);
         assert_eq!(*log.lock().unwrap(), [("a", Wake::Arrived)]);
         assert!(holds.is_empty());
+    }
+
+    #[test]
+    fn stirred_queue_wakes_all_its_reads_and_no_other() {
+        let (holds, log) = (Holds::new(10), Log::default());
+        park(&holds, held(&log, "a", "TagA", 100));
+        park(&holds, held(&log, "b", "*", 100));
+        holds.stir((QUEUE.0, QueueId(1)));
+        assert!(log.lock().unwrap().is_empty());
+        holds.stir(QUEUE);
+        assert_eq!(*log.lock().unwrap(), [("a", Wake::Stirred), ("b", Wake::Stirred)]);
+        holds.expire(100);
+        assert!(holds.is_empty() && log.lock().unwrap().len() == 2, "woken once");
     }
 
     #[test]

@@ -17,9 +17,11 @@ pub mod members;
 pub mod offsets;
 pub mod outbox;
 pub mod pull;
+pub mod resets;
 pub mod retry;
 pub mod send;
 pub mod signal;
+pub mod stats;
 pub mod timers;
 pub mod topics;
 
@@ -43,8 +45,10 @@ use self::{
     offsets::Offsets,
     outbox::StoreHost,
     pull::Pulls,
+    resets::Resets,
     send::Sends,
     signal::Signal,
+    stats::Stats,
     timers::{TimerSignal, Timers},
     topics::Topics,
 };
@@ -77,6 +81,8 @@ pub struct Services {
     pub holds: Arc<Holds>,
     /// Consumer offsets and queue bounds.
     pub offsets: Offsets,
+    /// Resets that consumers have not seen.
+    pub resets: Arc<Resets>,
     /// Waiting for the disk.
     pub commits: Arc<Commits>,
     /// The deliverer of delayed messages.
@@ -89,6 +95,8 @@ pub struct Services {
     pub flush_due: Arc<Signal>,
     /// Counts for metrics.
     pub counters: Arc<Counters>,
+    /// Rates of what is counted.
+    pub stats: Stats,
     /// Address that clients connect to.
     pub store_host: Arc<StoreHost>,
 }
@@ -130,6 +138,7 @@ impl Services {
             stamp: Stamp::new(&settings.cluster_name, unique_ids),
             store_host: Arc::clone(&store_host),
         };
+        let resets = Arc::new(Resets::new(Arc::clone(&store), Arc::clone(&holds)));
         let pulls = Pulls {
             store: Arc::clone(&store),
             settings: Arc::clone(&settings),
@@ -137,6 +146,7 @@ impl Services {
             groups: Arc::clone(&groups),
             members: Arc::clone(&members),
             counters: Arc::clone(&counters),
+            resets: Arc::clone(&resets),
         };
         let timers = Timers::new(
             Arc::clone(&store),
@@ -147,7 +157,13 @@ impl Services {
             clock,
             Arc::clone(&timer_signal),
         );
-        let offsets = Offsets::new(Arc::clone(&store), Arc::clone(&topics), Arc::clone(&groups));
+        let stats = Stats::new(Arc::clone(&counters), &settings.cluster_name, clock.now());
+        let offsets = Offsets::new(
+            Arc::clone(&store),
+            Arc::clone(&topics),
+            Arc::clone(&groups),
+            Arc::clone(&resets),
+        );
         Ok(Self {
             settings,
             store,
@@ -162,12 +178,14 @@ impl Services {
             pulls,
             holds,
             offsets,
+            resets,
             commits,
             timers,
             timer_signal,
             synced,
             flush_due,
             counters,
+            stats,
             store_host,
         })
     }

@@ -9,6 +9,7 @@ use gantry_store::{AppendError, Boundary, Now, OffsetCommit, ReadError, Store, T
 
 use super::{
     groups::Groups,
+    resets::Resets,
     topics::{TopicError, Topics},
 };
 
@@ -68,12 +69,18 @@ pub struct Offsets {
     store: Arc<Store>,
     topics: Arc<Topics>,
     groups: Arc<Groups>,
+    resets: Arc<Resets>,
 }
 
 impl Offsets {
     /// Offsets in `store`.
-    pub fn new(store: Arc<Store>, topics: Arc<Topics>, groups: Arc<Groups>) -> Self {
-        Self { store, topics, groups }
+    pub fn new(
+        store: Arc<Store>,
+        topics: Arc<Topics>,
+        groups: Arc<Groups>,
+        resets: Arc<Resets>,
+    ) -> Self {
+        Self { store, topics, groups, resets }
     }
 
     /// Where the group goes on. Without an offset: 0 in a queue that is young, unless `zero_if_young` is
@@ -93,22 +100,28 @@ impl Offsets {
         Ok(young.then_some(QueueOffset(0)))
     }
 
-    /// Commits; the offset is safe when the ticket is confirmed.
+    /// Commits; the offset is safe when the ticket is confirmed. `None`: a reset that the consumer has not seen
+    /// stands against it, and nothing is changed.
     pub fn commit(
         &self,
         request: CommitRequest<'_>,
         now: Now,
-    ) -> Result<Ticket, CommitOffsetError> {
+    ) -> Result<Option<Ticket>, CommitOffsetError> {
         let commit = self.checked(request)?;
-        self.store
-            .commit_offsets(&[commit], now)
+        let queue = (commit.topic, commit.queue);
+        let write = || self.store.commit_offsets(&[commit], now);
+        let written = self.resets.unless_pending(request.group, queue, write);
+        written
+            .transpose()
             .map_err(|source| CommitOffsetError::Append { group: request.group.into(), source })
     }
 
-    /// Commits for a client that waits for nothing: visible at once, in the log within a second.
+    /// Commits for a client that waits for nothing: visible at once, in the log within a second. A reset that
+    /// the consumer has not seen stands against it.
     pub fn stage(&self, request: CommitRequest<'_>, now: Now) -> Result<(), CommitOffsetError> {
         let commit = self.checked(request)?;
-        self.store.stage_offset(commit);
+        let queue = (commit.topic, commit.queue);
+        self.resets.unless_pending(request.group, queue, || self.store.stage_offset(commit));
         if self.store.staged() >= STAGED_MAX {
             self.write_staged(now).map_err(|source| CommitOffsetError::Append {
                 group: request.group.into(),

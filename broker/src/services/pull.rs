@@ -18,6 +18,7 @@ use super::{
     groups::{GroupError, Groups},
     hold::QueueKey,
     members::{ConsumerGroup, ExpressionKind, Members, MessageModel},
+    resets::Resets,
     topics::{TopicError, Topics},
 };
 
@@ -167,6 +168,7 @@ pub struct Pulls {
     pub(super) groups: Arc<Groups>,
     pub(super) members: Arc<Members>,
     pub(super) counters: Arc<Counters>,
+    pub(super) resets: Arc<Resets>,
 }
 
 impl Pulls {
@@ -193,8 +195,15 @@ impl Pulls {
         Ok(Pull { topic, group, queue, offset: request.offset, filter, limits })
     }
 
-    /// Reads what is there into `out`.
+    /// Reads what is there into `out`; a pending reset wins over everything, once.
     pub fn read(&self, pull: &Pull, out: &mut BytesMut) -> Result<QueueRead, ReadError> {
+        let reset = self.resets.take(&pull.group.group_name, pull.queue_key());
+        // A consumer that asks for where it was moved to has seen the reset.
+        if let Some(offset) = reset
+            && u64::try_from(pull.offset) != Ok(offset.0)
+        {
+            return self.moved(pull, offset);
+        }
         if pull.offset < 0 {
             return self.below_zero(pull);
         }
@@ -209,8 +218,11 @@ impl Pulls {
         Ok(read)
     }
 
-    /// Whether a message arrived since the pull was read.
+    /// Whether a message arrived, or the group was moved, since the pull was read.
     pub fn has_news(&self, pull: &Pull) -> Result<bool, ReadError> {
+        if self.resets.is_pending(&pull.group.group_name, pull.queue_key()) {
+            return Ok(true);
+        }
         Ok(self.store.queue_bounds(&pull.topic, pull.queue)?.max > pull.from())
     }
 
@@ -224,6 +236,19 @@ impl Pulls {
         let entry = self.store.entry(&pull.topic, pull.queue, from)?;
         let behind = entry.map(|entry| self.store.written().0.saturating_sub(entry.position.0));
         Ok(behind.is_some_and(|bytes| bytes > self.settings.cold_read_distance.get()))
+    }
+
+    /// Sends the consumer to where its group was moved.
+    fn moved(&self, pull: &Pull, to: QueueOffset) -> Result<QueueRead, ReadError> {
+        let bounds = self.store.queue_bounds(&pull.topic, pull.queue)?;
+        Ok(QueueRead {
+            status: ReadStatus::TooSmall,
+            next: to,
+            min: bounds.min,
+            max: bounds.max,
+            messages: 0,
+            last_position: None,
+        })
     }
 
     fn below_zero(&self, pull: &Pull) -> Result<QueueRead, ReadError> {

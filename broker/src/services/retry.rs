@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use gantry_model::{
-    GroupConfig, PhysicalOffset, QueueId,
+    GroupConfig, GroupName, PhysicalOffset, QueueId, TopicName,
     properties::{DELAY, ORIGIN_MESSAGE_ID, RETRY_TOPIC, WAIT},
 };
 use gantry_record::{Draft, RecordError, RecordView, properties};
@@ -106,7 +106,17 @@ impl Sends {
             .map_err(|source| SendBackError::Parse { position: request.position, source })?;
         outbox.clear();
         self.stage_again(request, &group, &retry_topic, &record, outbox, now)?;
-        Ok(Some(outbox.append(&self.store, now)?))
+        let ticket = outbox.append(&self.store, now)?;
+        self.note_sent_back(&record, &group.group_name);
+        Ok(Some(ticket))
+    }
+
+    /// Counted for the topic that the message was sent to at first; text that names none counts nowhere.
+    fn note_sent_back(&self, record: &RecordView<'_>, group: &GroupName) {
+        let topic = record.property(RETRY_TOPIC).unwrap_or_else(|| record.topic());
+        if let Ok(topic) = TopicName::new(topic) {
+            self.counters.sent_back(&topic, group).add(1, 0);
+        }
     }
 
     fn message_at(&self, position: i64) -> Result<bytes::Bytes, SendBackError> {

@@ -2,6 +2,7 @@
 //! Invariant: a test waits for conditions, never for time.
 //! Leaves the inside of services to their own tests.
 
+mod admin_progress;
 mod admin_topics;
 mod clients;
 mod delay;

@@ -124,7 +124,8 @@ fn connection(member: &Member) -> ClientConnection {
     }
 }
 
-fn data(subscription: &Subscription) -> SubscriptionData {
+/// The subscription as tools read it.
+pub(super) fn data(subscription: &Subscription) -> SubscriptionData {
     let tags = match subscription.kind {
         ExpressionKind::Tag => tags(&subscription.expression),
         ExpressionKind::Other(_) => Vec::new(),

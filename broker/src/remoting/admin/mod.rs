@@ -4,6 +4,8 @@
 
 mod clients;
 mod groups;
+mod inspect;
+mod progress;
 mod topics;
 
 use gantry_remoting::{ResponseCode, json::JsonBody};
@@ -12,7 +14,8 @@ use super::{Call, Refusal};
 
 /// Answers a request of no other family.
 pub(super) fn handle(call: &mut Call<'_, '_>) {
-    let families = [topics::handle, groups::handle, clients::handle];
+    let families =
+        [topics::handle, groups::handle, clients::handle, progress::handle, inspect::handle];
     if families.iter().any(|handle| handle(call)) {
         return;
     }
