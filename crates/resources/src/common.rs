@@ -116,7 +116,12 @@ impl JsonSchema for Duration {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "pattern": "^[0-9]{1,9}(s|m|h|d)$",
+            "maxLength": Self::DIGITS_MAX + 1,
+            // A rule and no pattern, for the sentence that a pattern cannot have.
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^[0-9]{1,9}(s|m|h|d)$')",
+                "message": "must be a whole number and s, m, h or d, such as 72h",
+            }],
         })
     }
 }

@@ -44,8 +44,9 @@ pub struct ConsumerGroupSpec {
 
     /// Name that clients use; default: `metadata.name`. It cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 120), regex(pattern = "^[-_a-zA-Z0-9%|]+$"))]
+    #[schemars(length(min = 1, max = 120))]
     #[x_kube(
+        validation = Rule::new("self.matches('^[-_a-zA-Z0-9%|]+$')").message("spec.name may hold letters, digits and - _ % | only"),
         validation = Rule::new("self == oldSelf").message("spec.name cannot be changed: offsets belong to the name"),
         validation = Rule::new("!self.startsWith('CID_RMQ_SYS_')").message("spec.name is one that brokers use themselves: choose another")
     )]

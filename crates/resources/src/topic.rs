@@ -47,8 +47,9 @@ pub struct TopicSpec {
     /// Name that clients use; default: `metadata.name`. It cannot be changed. Names that brokers use themselves,
     /// and names of retry and dead-letter topics, are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 127), regex(pattern = "^[-_a-zA-Z0-9%|]+$"))]
+    #[schemars(length(min = 1, max = 127))]
     #[x_kube(
+        validation = Rule::new("self.matches('^[-_a-zA-Z0-9%|]+$')").message("spec.name may hold letters, digits and - _ % | only"),
         validation = Rule::new("self == oldSelf").message("spec.name cannot be changed: messages belong to the name"),
         validation = Rule::new("!self.startsWith('%RETRY%') && !self.startsWith('%DLQ%') && !self.startsWith('rmq_sys_') && !(self in ['TBW102', 'SELF_TEST_TOPIC', 'OFFSET_MOVED_EVENT', 'SCHEDULE_TOPIC_XXXX', 'RMQ_SYS_TRACE_TOPIC', 'RMQ_SYS_TRANS_HALF_TOPIC', 'RMQ_SYS_TRANS_OP_HALF_TOPIC', 'TRANS_CHECK_MAX_TIME_TOPIC', 'BenchmarkTest'])").message("spec.name is one that brokers use themselves: choose another")
     )]
