@@ -1,5 +1,11 @@
 //! The controller of one kind.
 
+#[cfg(test)]
+mod fixture;
+mod names;
+mod render;
+mod validate;
+
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
