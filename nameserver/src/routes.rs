@@ -27,6 +27,13 @@ pub struct Queues {
     pub write_queues: u32,
 }
 
+impl Queues {
+    /// Whether the broker group withdraws the topic: one without a queue is of no use to a client.
+    pub fn is_withdrawal(&self) -> bool {
+        self.read_queues == 0 && self.write_queues == 0
+    }
+}
+
 /// One address of one broker group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -243,6 +250,10 @@ impl RouteTable {
         read_only: bool,
     ) {
         for (topic, mut queues) in topics {
+            if queues.is_withdrawal() {
+                self.withdraw_topic(broker, &topic);
+                continue;
+            }
             if read_only {
                 queues.perm.0 &= !Permission::WRITE;
             }
@@ -252,6 +263,14 @@ impl RouteTable {
                 Ok(_) => {}
                 Err(at) => brokers.insert(at, (Arc::clone(broker), queues)),
             }
+        }
+    }
+
+    fn withdraw_topic(&mut self, broker: &str, topic: &TopicName) {
+        let Some(brokers) = self.topics.get_mut(topic) else { return };
+        brokers.retain(|(name, _)| **name != *broker);
+        if brokers.is_empty() {
+            self.topics.remove(topic);
         }
     }
 

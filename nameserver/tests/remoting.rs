@@ -199,6 +199,22 @@ async fn silent_broker_is_forgotten_by_the_clock_and_its_connection_closed() {
 }
 
 #[tokio::test]
+async fn topic_that_its_broker_no_longer_has_is_unknown_at_once() {
+    let server = start(settings()).await;
+    let channel = connect(&server).await;
+    register_pair(&channel).await;
+    let withdrawal = topics(1)
+        .replace(r#""perm":6"#, r#""perm":0"#)
+        .replace(r#"QueueNums":8"#, r#"QueueNums":0"#);
+    let told = registration("broker-a", "0", "10.0.0.1:10911").with_body(withdrawal);
+    assert_eq!(call(&channel, told).await.response_code(), ResponseCode::SUCCESS);
+    let unknown = route_of(&channel, "T0").await.response_code();
+    assert_eq!(unknown, ResponseCode::TOPIC_NOT_EXIST);
+    assert_eq!(route_of(&channel, "T1").await.response_code(), ResponseCode::SUCCESS);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn unregistered_broker_is_forgotten_and_the_other_stays() {
     let server = start(settings()).await;
     let channel = connect(&server).await;

@@ -104,6 +104,24 @@ fn single_topic_before_the_whole_table_is_refused_without_a_trace() {
 }
 
 #[test]
+fn topic_without_a_queue_is_withdrawn_from_its_broker_group_and_from_no_other() {
+    let mut table = with_master();
+    accepted(&mut table, registration(member("b", 0, "n:1"), 1, &["T1", "T3"]));
+    let mut withdrawal = registration(member("a", 0, "m:1"), 2, &["T1"]);
+    withdrawal.topics[0].1 = Queues { perm: Permission(0), read_queues: 0, write_queues: 0, ..RW };
+    accepted(&mut table, withdrawal.clone());
+    let brokers = |table: &RouteTable, topic: &str| {
+        table.route(topic).map(|(name, ..)| name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(brokers(&table, "T1"), ["b"]);
+    assert_eq!(brokers(&table, "T2"), ["a"]);
+    withdrawal.member = member("b", 0, "n:1");
+    accepted(&mut table, withdrawal);
+    assert_eq!(table.route("T1").count(), 0);
+    assert_eq!(table.topic_count(), 2, "a topic that nobody serves is not listed");
+}
+
+#[test]
 fn replica_writes_no_topics_while_there_is_a_master_and_learns_where_it_is() {
     let mut table = with_master();
     let master = accepted(&mut table, registration(member("a", 1, "s:1"), 1, &["T8", "T9"]));
