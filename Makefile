@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 ENV := . scripts/env.sh &&
 
-# Arguments for `make standalone` and `make test-java`.
+# Arguments for `make standalone`, `make test-java` and `make e2e`.
 ARGS ?=
 # Kills in each flush mode of `make soak`.
 KILLS ?= 20
@@ -16,11 +16,19 @@ SECONDS_EACH ?= 20
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup: ## Install what building and testing need (apt), only what is missing
 	@scripts/setup
+
+.PHONY: demo
+demo: ## Start a Kubernetes, install the operator, make a cluster from YAML, send and receive (says first what it does)
+	@scripts/demo
+
+.PHONY: demo-clean
+demo-clean: ## Undo `make demo`
+	@scripts/demo-clean
 
 .PHONY: test
 test: ## Set up, check format and lints, build, and run every test
@@ -41,6 +49,10 @@ test-java: ## Run RocketMQ's Java clients against a server (ARGS=SCENARIO… for
 .PHONY: test-kill
 test-kill: ## Kill a server under load and check that no answered message is lost
 	@scripts/test-kill
+
+.PHONY: e2e
+e2e: ## Run the end-to-end tests on a Kubernetes of their own (ARGS=NAME for some of them)
+	@scripts/e2e $(ARGS)
 
 .PHONY: soak
 soak: ## The same with KILLS=20 kills for each flush mode
