@@ -14,9 +14,10 @@ pub const COMPONENT: &str = "app.kubernetes.io/component";
 pub const GROUP: &str = "gantry.dev/group";
 
 /// A part of a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Component {
     /// Its name servers.
+    #[default]
     NameServer,
     /// Its brokers.
     Broker,

@@ -1,19 +1,293 @@
-//! The controller of one kind.
+//! Reconciles a `BrokerCluster`: fetch, validate, render, apply, report.
+//! Invariant: `validate`, `render`, `roll` and `report` are pure; a pass begins from nothing and ends at the same
+//! objects, so it may stop anywhere; at rest it writes nothing.
+//! Leaves volumes and their messages when the cluster is deleted: Kubernetes collects the rest by its owner.
 
 #[cfg(test)]
 mod fixture;
-mod names;
+pub mod names;
+mod observe;
+mod pod_state;
+pub mod registry;
 mod render;
+mod report;
+mod roll;
 mod validate;
+mod volumes;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use gantry_resources::BrokerCluster;
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use kube::{
+    Resource, ResourceExt,
+    api::{DeleteParams, Preconditions},
+    runtime::{Controller, controller::Action, reflector::ObjectRef},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::Context;
+use self::{
+    observe::{Observed, cluster_of, with_causes},
+    registry::RemotingRegistry,
+    render::{Objects, RenderError},
+    report::Outcome,
+    roll::Step,
+    validate::{Defaults, InvalidSpec, Valid, validate},
+    volumes::Refusals,
+};
+use crate::{
+    Context,
+    apply::{Applied, ApplyError},
+    cache::{Cache, Kind},
+    conditions::{Reason, Wanted},
+    controllers, status,
+};
+
+/// Field manager of rendered objects.
+const MANAGER: &str = "gantry-operator/brokercluster";
+/// Field manager of the status.
+const STATUS_MANAGER: &str = "gantry-operator/brokercluster-status";
+/// How soon to look again for what no watch tells: registrations at name servers.
+const RECHECK: Duration = Duration::from_secs(1);
+/// How often to look at the registrations of a cluster that serves.
+const REST: Duration = Duration::from_secs(30);
+
+/// What passes of this kind share.
+struct Shared {
+    ctx: Arc<Context>,
+    registry: RemotingRegistry,
+    refusals: Refusals,
+    defaults: Defaults,
+}
 
 /// Runs the controller until `stop` is cancelled.
-pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
-    drop(ctx);
-    stop.cancelled().await;
+pub fn run(ctx: Arc<Context>, stop: CancellationToken) -> impl Future<Output = ()> {
+    let caches = &ctx.caches;
+    let controller =
+        Controller::for_shared_stream(caches.clusters.changes(), caches.clusters.store())
+            .with_config(controllers::config())
+            .owns_shared_stream(caches.stateful_sets.changes())
+            .owns_shared_stream(caches.services.changes())
+            .owns_shared_stream(caches.config_maps.changes())
+            .owns_shared_stream(caches.budgets.changes())
+            .owns_shared_stream(caches.policies.changes())
+            .watches_shared_stream(caches.pods.changes(), |pod| cluster_ref(&*pod))
+            .watches_shared_stream(caches.claims.changes(), |claim| cluster_ref(&*claim));
+    let defaults = Defaults {
+        broker_image: ctx.settings.broker_image.clone(),
+        nameserver_image: ctx.settings.nameserver_image.clone(),
+        operator_namespace: ctx.operator_namespace.clone(),
+        monitoring: ctx.settings.monitoring_selector.clone(),
+    };
+    let shared = Shared {
+        ctx,
+        registry: RemotingRegistry::default(),
+        refusals: Refusals::default(),
+        defaults,
+    };
+    let shared = Arc::new(shared);
+    async move {
+        let passes = controller.graceful_shutdown_on(stop.cancelled_owned()).run(
+            reconcile,
+            error_policy,
+            shared,
+        );
+        controllers::drive(passes).await;
+    }
+}
+
+/// The cluster of an object with the operator's labels.
+fn cluster_ref<K: Resource>(object: &K) -> Option<ObjectRef<BrokerCluster>> {
+    let (cluster, namespace) = cluster_of(object)?;
+    Some(ObjectRef::new(&cluster).within(&namespace))
+}
+
+/// Brings a cluster to what its spec asks for and reports how far it got.
+async fn reconcile(
+    cluster: Arc<BrokerCluster>,
+    shared: Arc<Shared>,
+) -> Result<Action, ReconcileError> {
+    let ctx = &shared.ctx;
+    let uid = cluster.uid().unwrap_or_default();
+    if cluster.metadata.deletion_timestamp.is_some() {
+        let namespace = cluster.namespace().unwrap_or_default();
+        shared.registry.keep_only(&namespace, &cluster.name_any(), &[]).await;
+        ctx.retries.succeeded(&uid);
+        return Ok(Action::await_change());
+    }
+    let converged = converge(&cluster, &shared).await;
+    let outcome = match &converged {
+        Ok(converged) => &converged.outcome,
+        Err(error) => &Outcome::Stopped(error.condition()),
+    };
+    report(&cluster, ctx, outcome).await?;
+    let converged = converged?;
+    ctx.retries.succeeded(&uid);
+    Ok(Action::requeue(if converged.at_rest { REST } else { RECHECK }))
+}
+
+/// A pass that came to its end.
+struct Converged {
+    outcome: Outcome,
+    /// Whether only a change can make the next pass differ.
+    at_rest: bool,
+}
+
+async fn converge(cluster: &BrokerCluster, shared: &Shared) -> Result<Converged, ReconcileError> {
+    let ctx = &shared.ctx;
+    let valid = validate(cluster, &shared.defaults)?;
+    let objects = render::render(&valid, &observe::claim_sizes(ctx, &valid))?;
+    let is_changed = apply(ctx, &objects).await?;
+    let observed = observe::observe(ctx, &shared.registry, &valid).await;
+    let size = &valid.spec.storage.size.0;
+    let refused_volumes =
+        volumes::grow(ctx, &shared.refusals, &valid.namespace, &observed.claims, size)
+            .await
+            .map_err(|source| ReconcileError::Volumes(Box::new(source)))?;
+    let step = if is_changed || !observed.settled {
+        Step::Wait("the newest spec is being taken over".into())
+    } else {
+        roll::next(&observed.servers)
+    };
+    if let Step::Replace { pod, uid } = &step {
+        replace(cluster, ctx, &valid, pod, uid).await?;
+    }
+    let at_rest = is_at_rest(&observed, &step);
+    Ok(Converged { outcome: Outcome::Converged { observed, step, refused_volumes }, at_rest })
+}
+
+fn is_at_rest(observed: &Observed, step: &Step) -> bool {
+    let waits_for_pods_alone = |server: &observe::Server| {
+        server.life != observe::Life::Ready || server.registration != observe::Registration::Missing
+    };
+    let settled =
+        matches!(step, Step::UpToDate | Step::Halt(_)) && observed.registry_error.is_none();
+    settled && observed.servers.iter().all(waits_for_pods_alone)
+}
+
+/// Applies everything that differs. Says whether anything did.
+async fn apply(ctx: &Context, objects: &Objects) -> Result<bool, ApplyError> {
+    let caches = &ctx.caches;
+    let mut is_changed = apply_all(ctx, &objects.config_maps, &caches.config_maps).await?;
+    is_changed |= apply_all(ctx, &objects.services, &caches.services).await?;
+    is_changed |= apply_all(ctx, &objects.policies, &caches.policies).await?;
+    is_changed |= apply_all(ctx, &objects.budgets, &caches.budgets).await?;
+    is_changed |= apply_all(ctx, &objects.stateful_sets, &caches.stateful_sets).await?;
+    Ok(is_changed)
+}
+
+async fn apply_all<K>(ctx: &Context, objects: &[K], cache: &Cache<K>) -> Result<bool, ApplyError>
+where
+    K: Kind + Resource<Scope = k8s_openapi::NamespaceResourceScope> + serde::Serialize,
+{
+    let mut is_changed = false;
+    for object in objects {
+        is_changed |= ctx.applier.apply(MANAGER, object, cache).await? != Applied::Unchanged;
+    }
+    Ok(is_changed)
+}
+
+/// Deletes one pod, so that its `StatefulSet` makes it anew.
+async fn replace(
+    cluster: &BrokerCluster,
+    ctx: &Context,
+    valid: &Valid<'_>,
+    pod: &str,
+    uid: &str,
+) -> Result<(), ReconcileError> {
+    let params = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    match ctx.api::<Pod>(&valid.namespace).delete(pod, &params).await {
+        Ok(_) => {
+            let note = format!("pod {pod} is replaced by one of the newest revision");
+            ctx.events.normal(cluster, "Replacing", "Roll", note).await;
+            Ok(())
+        }
+        // It is gone already, or has a successor.
+        Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => Ok(()),
+        Err(source) => {
+            Err(ReconcileError::Replace { pod: pod.to_owned(), source: Box::new(source) })
+        }
+    }
+}
+
+/// Writes the status, and says in an event what changed.
+async fn report(
+    cluster: &BrokerCluster,
+    ctx: &Context,
+    outcome: &Outcome,
+) -> Result<(), ReconcileError> {
+    let status = report::status(cluster, outcome, Timestamp::now());
+    let before = cluster.status.as_ref();
+    status::write(&ctx.client, STATUS_MANAGER, cluster, before, &status).await?;
+    for condition in &status.conditions {
+        let was = before
+            .and_then(|before| before.conditions.iter().find(|old| old.type_ == condition.type_));
+        if was.is_none_or(|was| was.reason != condition.reason) {
+            say(cluster, ctx, &condition.reason, &condition.message).await;
+        }
+    }
+    Ok(())
+}
+
+async fn say(cluster: &BrokerCluster, ctx: &Context, reason: &str, message: &str) {
+    let is_worth_it = |known: Reason| known.as_str() == reason;
+    let good = [Reason::AsDeclared].into_iter().any(is_worth_it);
+    let expected =
+        [Reason::Starting, Reason::UpToDate, Reason::Replacing].into_iter().any(is_worth_it);
+    if good {
+        ctx.events.normal(cluster, reason, "Reconcile", message.to_owned()).await;
+    } else if !expected {
+        ctx.events.warning(cluster, reason, "Reconcile", message.to_owned()).await;
+    }
+}
+
+/// Why a pass did not come to its end. The status carries the same.
+#[derive(Debug, thiserror::Error)]
+enum ReconcileError {
+    #[error("validate the cluster")]
+    Validate(#[from] InvalidSpec),
+    #[error("render its objects")]
+    Render(#[from] RenderError),
+    #[error("apply its objects")]
+    Apply(#[from] ApplyError),
+    #[error("grow its volumes")]
+    Volumes(#[source] Box<kube::Error>),
+    #[error("replace pod {pod}")]
+    Replace { pod: String, source: Box<kube::Error> },
+    #[error("report its status")]
+    Report(#[from] status::StatusError),
+}
+
+impl ReconcileError {
+    /// What the status says.
+    fn condition(&self) -> Wanted {
+        match self {
+            Self::Validate(invalid) => Reason::InvalidSpec.because(invalid.to_string()),
+            Self::Apply(taken @ ApplyError::Taken { .. }) => {
+                Reason::NameTaken.because(taken.to_string())
+            }
+            other => Reason::ApiFailed.because(with_causes(other)),
+        }
+    }
+}
+
+/// Waits for an edit where only that helps, and else tries again, less and less often.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the controller calls")]
+fn error_policy(
+    cluster: Arc<BrokerCluster>,
+    error: &ReconcileError,
+    shared: Arc<Shared>,
+) -> Action {
+    let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
+    if let ReconcileError::Validate(invalid) = error {
+        tracing::info!(%name, %namespace, %invalid, "waits for another spec");
+        return Action::await_change();
+    }
+    let wait = shared.ctx.retries.failed(&cluster.uid().unwrap_or_default());
+    let error = with_causes(error);
+    tracing::warn!(%name, %namespace, ?wait, %error, "reconcile is tried again");
+    Action::requeue(wait)
 }

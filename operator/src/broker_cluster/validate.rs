@@ -19,11 +19,11 @@ use super::names;
 use crate::{Labels, quantity};
 
 /// Folder of a broker's volume.
-pub const DATA_DIR: &str = "/var/lib/gantry";
+pub(super) const DATA_DIR: &str = "/var/lib/gantry";
 
 /// What a cluster does not say itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Defaults {
+pub(super) struct Defaults {
     /// Image of brokers.
     pub broker_image: String,
     /// Image of name servers.
@@ -36,7 +36,7 @@ pub struct Defaults {
 
 /// A cluster that can be rendered.
 #[derive(Debug, Clone)]
-pub struct Valid<'a> {
+pub(super) struct Valid<'a> {
     /// Its name.
     pub name: String,
     /// Its namespace.
@@ -63,7 +63,7 @@ pub struct Valid<'a> {
 
 /// Why a spec cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSpec {
+pub(super) enum InvalidSpec {
     /// The object came without name, namespace or uid, which the API server never sends.
     #[error("the object has no identity")]
     Identity,
@@ -87,7 +87,7 @@ pub enum InvalidSpec {
 }
 
 /// Checks `cluster`.
-pub fn validate<'a>(
+pub(super) fn validate<'a>(
     cluster: &'a BrokerCluster,
     defaults: &'a Defaults,
 ) -> Result<Valid<'a>, InvalidSpec> {

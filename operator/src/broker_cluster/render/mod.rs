@@ -25,7 +25,7 @@ use super::validate::Valid;
 
 /// Everything that a cluster consists of, in the order in which it is applied.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Objects {
+pub(super) struct Objects {
     /// Settings of the servers.
     pub config_maps: Vec<ConfigMap>,
     /// Addresses.
@@ -41,11 +41,11 @@ pub struct Objects {
 /// Why settings could not be rendered, which only a mistake in their type can cause.
 #[derive(Debug, thiserror::Error)]
 #[error("write the settings as YAML")]
-pub struct RenderError(#[from] serde_yaml::Error);
+pub(super) struct RenderError(#[from] serde_yaml::Error);
 
 /// Renders `cluster`. `claim_sizes` are the volume sizes that existing `StatefulSet`s were made with, by name: these
 /// cannot change any more.
-pub fn render(
+pub(super) fn render(
     cluster: &Valid<'_>,
     claim_sizes: &BTreeMap<String, Quantity>,
 ) -> Result<Objects, RenderError> {

@@ -79,7 +79,7 @@ pub(super) fn render(cluster: &Valid<'_>, server: Server<'_>) -> PodTemplateSpec
         node_selector: (!spec.node_selector.is_empty()).then(|| spec.node_selector.clone()),
         tolerations: non_empty(&spec.tolerations),
         affinity: spec.affinity.clone(),
-        topology_spread_constraints: Some(spread(cluster, server.spread)),
+        topology_spread_constraints: Some(spread(cluster, &server.spread)),
         ..PodSpec::default()
     };
     let annotations = [(SETTINGS_REVISION.to_owned(), (*revision).to_owned())].into();
@@ -149,7 +149,7 @@ fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
 }
 
 /// As the cluster says, or else evenly over nodes and zones, where that is possible.
-fn spread(cluster: &Valid<'_>, labels: BTreeMap<String, String>) -> Vec<TopologySpreadConstraint> {
+fn spread(cluster: &Valid<'_>, labels: &BTreeMap<String, String>) -> Vec<TopologySpreadConstraint> {
     if !cluster.spec.topology_spread_constraints.is_empty() {
         return cluster.spec.topology_spread_constraints.clone();
     }
