@@ -3,6 +3,7 @@
 //! returned after that, so that a repetition finishes what is missing.
 //! Leaves printing to the command line and reconciling to the operator.
 
+mod at;
 mod groups;
 mod messages;
 mod offsets;
@@ -17,6 +18,7 @@ use gantry_remoting::{
     json::JsonBody,
 };
 
+pub use at::{BrokerAdmin, BrokerProgress, QueueLag};
 pub use groups::Members;
 pub use offsets::GroupProgress;
 pub use topics::QueueBounds;

@@ -14,7 +14,10 @@ mod pull;
 mod rebalance;
 mod route;
 
-pub use admin::{Admin, AdminError, GroupProgress, Members, Primary, QueueBounds};
+pub use admin::{
+    Admin, AdminError, BrokerAdmin, BrokerProgress, GroupProgress, Members, Primary, QueueBounds,
+    QueueLag,
+};
 pub use client::{Client, ClientError, ClientSettings};
 pub use consumer::{
     Consumed, Consumer, ConsumerError, ConsumerSettings, MessageModel, StartFrom, Subscription,

@@ -269,6 +269,13 @@ impl Store {
         Ok(self.timers.due(now_ms, limit, &*self.views, &self.wanted_timer())?)
     }
 
+    /// Pending timers whose messages go to a topic. Looks through all pending timers, about a microsecond each.
+    pub fn pending_timers_of(&self, topic: &Topic) -> Result<usize, ReadError> {
+        let wanted = |(_, target): &Pending| *target == Some(topic.id);
+        let found = self.timers.due(u64::MAX - 1, usize::MAX, self.views.as_ref(), &wanted);
+        Ok(found.map_err(ReadError::from)?.len())
+    }
+
     /// Due time of the next timer, in milliseconds since 1970.
     pub fn next_due_ms(&self) -> Option<u64> {
         match self.timers.next_due_ms(&*self.views, &self.wanted_timer()) {

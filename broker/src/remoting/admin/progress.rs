@@ -1,6 +1,7 @@
-//! Progress of groups, and moving them: request codes 43, 45, 208, 222, 303, 314, 317.
+//! Progress of groups, and moving them: request codes 43, 45, 208, 222, 223, 303, 314, 317.
 //! Invariant: a change is answered when it is confirmed; a group without an offset in a queue is shown at 0.
-//! Leaves offsets and resets to the services. Source: RocketMQ remoting, request codes 43, 45, 208, 222, 303, 314, 317.
+//! Leaves offsets and resets to the services. Source: RocketMQ remoting, request codes 43, 45, 208, 221 to 223, 303,
+//! 314, 317.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,29 +10,38 @@ use std::{
 };
 
 use bytes::Bytes;
-use gantry_model::{GroupConfig, GroupName, QueueId, QueueOffset, TopicName};
+use futures::future::join_all;
+use gantry_model::{GroupConfig, GroupName, QueueId, QueueOffset, RETRY_PREFIX, TopicName};
 use gantry_remoting::{
-    HeaderError, RequestCode, ResponseCode,
+    Command, HeaderError, RequestCode, ResponseCode,
     command::{
         data_version::DataVersion,
         progress::{
             BrokerConsumeStats, BrokerConsumeStatsRequest, CloneOffset, ConsumeStats,
-            ConsumeStatsRequest, ConsumeTimeSpan, ConsumeTimeSpans, ConsumerOffsets, DelayOffsets,
-            QueueProgress, ResetOffset, ResetOffsetBody, TimeSpanRequest,
+            ConsumeStatsRequest, ConsumeTimeSpan, ConsumeTimeSpans, ConsumerOffsets,
+            ConsumerStatus, ConsumerStatusRequest, DelayOffsets, QueueProgress, ResetOffset,
+            ResetOffsetBody, TimeSpanRequest,
         },
     },
-    json::{JsonBody, MessageQueue},
+    json::{JsonBody, MessageQueue, QueueTable},
+    server::Answers,
 };
 use gantry_store::{OffsetCommit, ReadError, Ticket, Topic};
 
-use super::{super::Call, Refusal, end_with};
+use super::{
+    super::{Call, call::send, client::connection_of},
+    Refusal, end_with,
+};
 use crate::services::{
     Services,
     groups::GroupError,
+    members::Member,
     resets::{ResetError, ResetTarget},
     stats::StatName,
 };
 
+/// Longest time that a client has to say where it is.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Last moment that has four digits for its year, in milliseconds since 1970.
 const TEXT_MS_MAX: u64 = 253_402_300_799_999;
 
@@ -54,6 +64,11 @@ pub(super) fn handle(call: &mut Call<'_, '_>) -> bool {
             Ok((body, ticket)) => call.confirmed_with_body(ticket, body),
             Err(refusal) => call.refuse(&refusal),
         },
+        RequestCode::INVOKE_BROKER_TO_GET_CONSUMER_STATUS => {
+            if let Err(refusal) = status(call) {
+                call.refuse(&refusal);
+            }
+        }
         RequestCode::CLONE_GROUP_OFFSET => match clone(call) {
             Ok(Some(ticket)) => call.confirmed(ticket, || ()),
             Ok(None) => call.success(),
@@ -104,7 +119,15 @@ fn group_stats(call: &Call<'_, '_>) -> Result<ConsumeStats, Refusal> {
         stats.consume_tps += of_topic.consume_tps;
         stats.offset_table.0.extend(of_topic.offset_table.0);
     }
+    stats.waiting_retries = waiting_retries(services, group)?;
     Ok(stats)
+}
+
+/// Failed messages of the group that wait for their delay, and so are in no queue.
+fn waiting_retries(services: &Services, group: &str) -> Result<i64, Refusal> {
+    let retry = services.topics.get(&format!("{RETRY_PREFIX}{group}"));
+    let waiting = retry.map(|topic| services.store.pending_timers_of(&topic)).transpose()?;
+    Ok(waiting.unwrap_or(0) as i64)
 }
 
 /// Topics on which the group has offsets, those left out that it no longer subscribes to.
@@ -135,6 +158,7 @@ fn topic_stats(call: &Call<'_, '_>, group: &str, topic: &Topic) -> Result<Consum
     Ok(ConsumeStats {
         consume_tps: rate.map_or(0.0, |windows| windows.minute.per_second),
         offset_table: each.collect::<Result<_, ReadError>>()?,
+        waiting_retries: 0,
     })
 }
 
@@ -160,11 +184,13 @@ fn at(
     let bounds = services.store.queue_bounds(topic, queue)?;
     let offset = services.store.offset(group, topic, queue).unwrap_or_default();
     let last = time_before(services, topic, queue, offset)?;
+    let next = time_at(services, topic, queue, offset.max(bounds.min))?;
     Ok(QueueProgress {
         broker_offset: bounds.max.0 as i64,
         consumer_offset: offset.0 as i64,
         last_timestamp: last.unwrap_or(0) as i64,
         pull_offset: offset.0 as i64,
+        next_timestamp: next.unwrap_or(0) as i64,
     })
 }
 
@@ -280,6 +306,50 @@ fn reset(call: &Call<'_, '_>) -> Result<(Bytes, Ticket), Refusal> {
             .collect(),
     };
     Ok((body.to_legacy_json(), reset.ticket))
+}
+
+/// Carries out 223: asks each member, or one, for the offsets that it has, by request code 221.
+fn status(call: &Call<'_, '_>) -> Result<(), Refusal> {
+    let ConsumerStatusRequest { topic, group, client_addr } = call.view.fields()?;
+    let wanted = client_addr.filter(|client| !client.is_empty());
+    let members = call.services().members.with_consumer_group(group, |online| {
+        let members = online.into_iter().flat_map(|online| online.members.values());
+        let wanted = members.filter(|member| wanted.is_none_or(|id| member.info.client_id == id));
+        wanted.cloned().collect::<Vec<_>>()
+    });
+    if members.is_empty() {
+        let remark = format!("No Any Consumer online in the consumer group: [{group}]");
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+    }
+    let header = ConsumerStatusRequest { topic, group, client_addr: None };
+    let request =
+        Command::request(RequestCode::GET_CONSUMER_STATUS_FROM_CLIENT).with_header(&header);
+    let (asker, reply) = (Arc::clone(call.connection), call.reply());
+    call.shared.runtime.spawn(async move {
+        let each = members.iter().map(|member| ask_status(member, &request));
+        let table = join_all(each).await.into_iter().flatten().collect();
+        let body = ConsumerStatus { consumer_table: table, ..ConsumerStatus::default() };
+        let mut answers = Answers::new();
+        answers.begin(reply, ResponseCode::SUCCESS).body(&body.to_legacy_json());
+        send(&asker, &answers);
+    });
+    Ok(())
+}
+
+/// A client that cannot be asked, or does not answer, is left out.
+async fn ask_status(member: &Member, request: &Command) -> Option<(String, QueueTable<i64>)> {
+    let id = member.info.client_id.clone();
+    let answer = connection_of(&*member.info.client)?.call(request, STATUS_TIMEOUT).await;
+    let status = answer.map_err(|error| error.to_string()).and_then(|answer| {
+        ConsumerStatus::from_json(&answer.body).map_err(|error| error.to_string())
+    });
+    match status {
+        Ok(status) => Some((id, status.message_queue_table)),
+        Err(error) => {
+            tracing::warn!(client = id, error, "a consumer did not say where it is");
+            None
+        }
+    }
 }
 
 fn group(services: &Services, name: &str) -> Result<Arc<GroupConfig>, Refusal> {

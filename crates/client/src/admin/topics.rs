@@ -9,8 +9,9 @@ use gantry_remoting::{
     Command, RequestCode,
     command::{
         nameserver::NameserverTopic,
-        topics::{CreateTopic, TopicList, TopicRequest, TopicStats},
+        topics::{CreateTopic, TopicList, TopicOffset, TopicRequest, TopicStats},
     },
+    json,
 };
 
 use super::{Admin, AdminError, read};
@@ -33,6 +34,17 @@ pub struct QueueBounds {
     pub last_store_time_ms: u64,
 }
 
+impl From<(json::MessageQueue, TopicOffset)> for QueueBounds {
+    fn from((queue, offsets): (json::MessageQueue, TopicOffset)) -> Self {
+        Self {
+            queue: queue.into(),
+            min_offset: offsets.min_offset.max(0) as u64,
+            max_offset: offsets.max_offset.max(0) as u64,
+            last_store_time_ms: offsets.last_update_timestamp.max(0) as u64,
+        }
+    }
+}
+
 impl Admin {
     /// Makes a topic on every broker group, or changes it there, and waits until it has a route.
     pub async fn create_topic(&self, config: &TopicConfig) -> Result<(), AdminError> {
@@ -44,25 +56,7 @@ impl Admin {
     /// Makes a topic on every broker group, or changes it there. Name servers hear of it soon after.
     pub async fn declare_topic(&self, config: &TopicConfig) -> Result<(), AdminError> {
         let operation = "create the topic";
-        let attributes: Vec<String> =
-            config.attributes.iter().map(|(key, value)| format!("+{key}={value}")).collect();
-        let attributes = attributes.join(",");
-        let fields = CreateTopic {
-            topic: &config.topic_name,
-            default_topic: Some("TBW102"),
-            read_queues: config.read_queues,
-            write_queues: config.write_queues,
-            perm: config.perm.0,
-            topic_filter_type: Some(match config.topic_filter_type {
-                FilterType::SingleTag => "SINGLE_TAG",
-                FilterType::MultiTag => "MULTI_TAG",
-            }),
-            topic_sys_flag: Some(config.topic_sys_flag),
-            order: Some(config.order),
-            attributes: (!attributes.is_empty()).then_some(&attributes),
-            force: None,
-        };
-        let command = Command::request(RequestCode::UPDATE_AND_CREATE_TOPIC).with_header(&fields);
+        let command = declaration(config);
         self.tell_all(operation, &command).await?;
         self.client.inner.forget_route(&config.topic_name);
         Ok(())
@@ -128,14 +122,32 @@ impl Admin {
         let mut bounds = Vec::new();
         for (_, address) in self.brokers_of(operation, topic).await? {
             let stats: TopicStats = self.get(operation, &address, &command).await?;
-            bounds.extend(stats.offset_table.0.into_iter().map(|(queue, offsets)| QueueBounds {
-                queue: queue.into(),
-                min_offset: offsets.min_offset.max(0) as u64,
-                max_offset: offsets.max_offset.max(0) as u64,
-                last_store_time_ms: offsets.last_update_timestamp.max(0) as u64,
-            }));
+            bounds.extend(stats.offset_table.0.into_iter().map(QueueBounds::from));
         }
         bounds.sort_unstable_by(|a, b| a.queue.cmp(&b.queue));
         Ok(bounds)
     }
+}
+
+/// The request that makes a topic or changes it.
+pub(super) fn declaration(config: &TopicConfig) -> Command {
+    let attributes: Vec<String> =
+        config.attributes.iter().map(|(key, value)| format!("+{key}={value}")).collect();
+    let attributes = attributes.join(",");
+    let fields = CreateTopic {
+        topic: &config.topic_name,
+        default_topic: Some("TBW102"),
+        read_queues: config.read_queues,
+        write_queues: config.write_queues,
+        perm: config.perm.0,
+        topic_filter_type: Some(match config.topic_filter_type {
+            FilterType::SingleTag => "SINGLE_TAG",
+            FilterType::MultiTag => "MULTI_TAG",
+        }),
+        topic_sys_flag: Some(config.topic_sys_flag),
+        order: Some(config.order),
+        attributes: (!attributes.is_empty()).then_some(&attributes),
+        force: None,
+    };
+    Command::request(RequestCode::UPDATE_AND_CREATE_TOPIC).with_header(&fields)
 }

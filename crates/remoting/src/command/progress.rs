@@ -115,6 +115,11 @@ header! {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
 body! {
     /// Answer to 208; legacy form.
     pub struct ConsumeStats: "consume statistics" {
@@ -122,6 +127,9 @@ body! {
         pub consume_tps: f64,
         /// Progress by queue.
         pub offset_table: QueueTable<QueueProgress>,
+        /// Failed messages of the group that wait for their next attempt. Of Gantry; left out when 0.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub waiting_retries: i64,
     }
 }
 
@@ -137,6 +145,10 @@ body! {
         pub last_timestamp: i64,
         /// Next offset to be pulled.
         pub pull_offset: i64,
+        /// Store time of the next message to be consumed, in milliseconds since the epoch. Of Gantry; left
+        /// out when 0, without one.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub next_timestamp: i64,
     }
 }
 
