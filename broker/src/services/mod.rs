@@ -17,6 +17,7 @@ pub mod members;
 pub mod offsets;
 pub mod outbox;
 pub mod pull;
+pub mod query;
 pub mod resets;
 pub mod retry;
 pub mod send;
@@ -45,6 +46,7 @@ use self::{
     offsets::Offsets,
     outbox::StoreHost,
     pull::Pulls,
+    query::Queries,
     resets::Resets,
     send::Sends,
     signal::Signal,
@@ -77,6 +79,8 @@ pub struct Services {
     pub sends: Sends,
     /// Pulls.
     pub pulls: Pulls,
+    /// Look-ups of messages.
+    pub queries: Queries,
     /// Reads that wait for a message.
     pub holds: Arc<Holds>,
     /// Consumer offsets and queue bounds.
@@ -148,6 +152,7 @@ impl Services {
             counters: Arc::clone(&counters),
             resets: Arc::clone(&resets),
         };
+        let queries = Queries { store: Arc::clone(&store) };
         let timers = Timers::new(
             Arc::clone(&store),
             Arc::clone(&topics),
@@ -176,6 +181,7 @@ impl Services {
             locks,
             sends,
             pulls,
+            queries,
             holds,
             offsets,
             resets,

@@ -3,6 +3,7 @@
 //! Leaves the inside of services to their own tests.
 
 mod admin_progress;
+mod admin_query;
 mod admin_topics;
 mod clients;
 mod delay;

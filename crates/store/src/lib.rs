@@ -24,6 +24,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod times;
 mod topics;
 mod types;
 pub mod views;

@@ -6,6 +6,7 @@ mod clients;
 mod groups;
 mod inspect;
 mod progress;
+mod query;
 mod topics;
 
 use gantry_remoting::{ResponseCode, json::JsonBody};
@@ -14,8 +15,14 @@ use super::{Call, Refusal};
 
 /// Answers a request of no other family.
 pub(super) fn handle(call: &mut Call<'_, '_>) {
-    let families =
-        [topics::handle, groups::handle, clients::handle, progress::handle, inspect::handle];
+    let families = [
+        topics::handle,
+        groups::handle,
+        clients::handle,
+        progress::handle,
+        inspect::handle,
+        query::handle,
+    ];
     if families.iter().any(|handle| handle(call)) {
         return;
     }
