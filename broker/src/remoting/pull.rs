@@ -44,17 +44,17 @@ fn try_pull(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
     if let Some(offset) = wishes.commit {
         commit(call, &request, offset);
     }
-    if services.pulls.is_cold(&pull)? {
-        read_cold(call, pull);
-        return Ok(());
-    }
     let read = call.shared.with_buffer(|buffer| {
-        let read = services.pulls.read(&pull, buffer)?;
+        let Some(read) = services.pulls.read_at_hand(&pull, buffer)? else { return Ok(None) };
         if !(wishes.suspend_ms.is_some() && pull.may_wait(read.status)) {
             write_answer(call.answers, call.view.reply_to(), &pull, &read, buffer);
         }
-        Ok::<_, ReadError>(read)
+        Ok::<_, ReadError>(Some(read))
     })?;
+    let Some(read) = read else {
+        read_cold(call, pull);
+        return Ok(());
+    };
     match wishes.suspend_ms {
         Some(suspend_ms) if pull.may_wait(read.status) => hold(call, &pull, suspend_ms),
         _ => Ok(()),

@@ -24,8 +24,6 @@ use super::{
 
 /// Entries looked at by one read without a match.
 const SCAN_MAX: u32 = 800;
-/// Messages behind the end at which it is worth asking where in the log a read begins.
-const BEHIND_MIN: u64 = 10_000;
 
 /// A pull as a consumer asks for it.
 #[derive(Debug, Clone, Copy)]
@@ -191,12 +189,36 @@ impl Pulls {
             messages_max: request.messages_max.clamp(1, PULL_MESSAGES_MAX as i32) as u32,
             bytes_max: bytes_max(request.bytes_max),
             scan_max: SCAN_MAX,
+            waits_within: u64::MAX,
         };
         Ok(Pull { topic, group, queue, offset: request.offset, filter, limits })
     }
 
     /// Reads what is there into `out`; a pending reset wins over everything, once.
     pub fn read(&self, pull: &Pull, out: &mut BytesMut) -> Result<QueueRead, ReadError> {
+        self.read_within(pull, pull.limits, out)
+    }
+
+    /// The same without waiting for the disk; `None` if the messages lie far behind the end of the log and are not in
+    /// memory.
+    pub fn read_at_hand(
+        &self,
+        pull: &Pull,
+        out: &mut BytesMut,
+    ) -> Result<Option<QueueRead>, ReadError> {
+        let waits_within = self.settings.cold_read_distance.get();
+        match self.read_within(pull, ReadLimits { waits_within, ..pull.limits }, out) {
+            Err(ReadError::NotAtHand { .. }) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn read_within(
+        &self,
+        pull: &Pull,
+        limits: ReadLimits,
+        out: &mut BytesMut,
+    ) -> Result<QueueRead, ReadError> {
         let reset = self.resets.take(&pull.group.group_name, pull.queue_key());
         // A consumer that asks for where it was moved to has seen the reset.
         if let Some(offset) = reset
@@ -209,8 +231,8 @@ impl Pulls {
         }
         let accept = |tag_hash: i64| pull.filter.accepts(tag_hash);
         let start = out.len();
-        let Pull { topic, queue, limits, .. } = pull;
-        let read = self.store.read_queue(topic, *queue, pull.from(), *limits, &accept, out)?;
+        let Pull { topic, queue, .. } = pull;
+        let read = self.store.read_queue(topic, *queue, pull.from(), limits, &accept, out)?;
         if read.status == ReadStatus::Found {
             let flow = self.counters.messages_out(topic.name(), &pull.group.group_name);
             flow.add(read.messages.into(), (out.len() - start) as u64);
@@ -224,18 +246,6 @@ impl Pulls {
             return Ok(true);
         }
         Ok(self.store.queue_bounds(&pull.topic, pull.queue)?.max > pull.from())
-    }
-
-    /// Whether the read begins so far behind the end of the log that it may have to wait for the disk.
-    pub fn is_cold(&self, pull: &Pull) -> Result<bool, ReadError> {
-        let bounds = self.store.queue_bounds(&pull.topic, pull.queue)?;
-        let from = pull.from().max(bounds.min);
-        if from.0.saturating_add(BEHIND_MIN) > bounds.max.0 {
-            return Ok(false);
-        }
-        let entry = self.store.entry(&pull.topic, pull.queue, from)?;
-        let behind = entry.map(|entry| self.store.written().0.saturating_sub(entry.position.0));
-        Ok(behind.is_some_and(|bytes| bytes > self.settings.cold_read_distance.get()))
     }
 
     /// Sends the consumer to where its group was moved.

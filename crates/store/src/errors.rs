@@ -168,6 +168,12 @@ pub enum ReadError {
         /// The cause.
         source: log::ReadError,
     },
+    /// The record lies far behind the end of the log and is not in memory.
+    #[error("the record at {position} is not in memory")]
+    NotAtHand {
+        /// Where.
+        position: PhysicalOffset,
+    },
     /// A view could not be read.
     #[error("read the views")]
     Views(#[from] ViewError),

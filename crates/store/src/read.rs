@@ -11,7 +11,7 @@ use gantry_record::RecordView;
 use crate::{
     change::{self, key_hash},
     errors::ReadError,
-    log::{self, RECORD_BYTES_LIMIT, SegmentInfo, Walked},
+    log::{self, Patience, RECORD_BYTES_LIMIT, SegmentInfo, Walked},
     queues::{Queue, first_stored, scan_stored},
     store::Store,
     topics::Topic,
@@ -34,6 +34,10 @@ impl Store {
     }
 
     /// Appends messages of a queue to `out`, one record after another, as they are in the log.
+    ///
+    /// # Errors
+    /// `out` may have got some of the messages. After [`ReadError::NotAtHand`] the caller reads again from a thread that
+    /// may wait.
     pub fn read_queue(
         &self,
         topic: &Topic,
@@ -74,10 +78,12 @@ impl Store {
         read.next = picked.next;
         let mut removed = false;
         let mut entries = &picked.entries[..];
-        self.log.read_ahead(entries.iter().map(|entry| entry.position..entry.end()));
+        let patience = self.patience_at(entries.first(), picked.limits);
+        let ranges = entries.iter().map(|entry| entry.position..entry.end());
+        self.log.read_ahead(patience, ranges);
         while let Some(first) = entries.first() {
             let run = adjacent(entries);
-            match self.read_run(&entries[..run], out)? {
+            match self.read_run(&entries[..run], patience, out)? {
                 Some((messages, last)) => {
                     read.messages += messages;
                     read.last_position = last.or(read.last_position);
@@ -94,20 +100,30 @@ impl Store {
         Ok(())
     }
 
+    /// A read that begins near the end of the log may wait: the disk is hardly ever asked for what was just written.
+    fn patience_at(&self, first: Option<&Entry>, limits: ReadLimits) -> Patience {
+        let behind = first.map_or(0, |first| self.written().0.saturating_sub(first.position.0));
+        if behind > limits.waits_within { Patience::AtHand } else { Patience::Wait }
+    }
+
     /// Reads records that lie one behind another; `None`: they are no longer there.
     fn read_run(
         &self,
         run: &[Entry],
+        patience: Patience,
         out: &mut BytesMut,
     ) -> Result<Option<(u32, Option<PhysicalOffset>)>, ReadError> {
         let before = out.len();
         let position = run[0].position;
         let bytes: usize = run.iter().map(|entry| entry.size as usize).sum();
-        match self.log.read(position, bytes, out) {
+        match self.log.read(position, bytes, patience, out) {
             Ok(()) => {}
             Err(log::ReadError::BelowStart { .. }) => return Ok(None),
+            Err(log::ReadError::NotAtHand { position }) => {
+                return Err(ReadError::NotAtHand { position });
+            }
             // A record that can be read alone should not be lost with its neighbour.
-            Err(_) if run.len() > 1 => return self.read_each(run, out).map(Some),
+            Err(_) if run.len() > 1 => return self.read_each(run, patience, out).map(Some),
             Err(error @ (log::ReadError::OutOfRange { .. } | log::ReadError::Truncated { .. })) => {
                 self.note_damage(position, error.to_string());
                 return Ok(Some((0, None)));
@@ -122,7 +138,7 @@ impl Store {
             if let Err(error) = RecordView::verify(&out[at..end], entry.position) {
                 out.truncate(before);
                 if run.len() > 1 {
-                    return self.read_each(run, out).map(Some);
+                    return self.read_each(run, patience, out).map(Some);
                 }
                 self.note_damage(entry.position, error.to_string());
                 return Ok(Some((0, None)));
@@ -135,11 +151,14 @@ impl Store {
     fn read_each(
         &self,
         run: &[Entry],
+        patience: Patience,
         out: &mut BytesMut,
     ) -> Result<(u32, Option<PhysicalOffset>), ReadError> {
         let (mut messages, mut last) = (0, None);
         for entry in run {
-            if let Some((read, position)) = self.read_run(std::slice::from_ref(entry), out)? {
+            if let Some((read, position)) =
+                self.read_run(std::slice::from_ref(entry), patience, out)?
+            {
                 messages += read;
                 last = position.or(last);
             }
@@ -249,13 +268,13 @@ impl Store {
         position: PhysicalOffset,
         out: &mut BytesMut,
     ) -> Result<(), log::ReadError> {
-        self.log.read(position, HEAD_BYTES, out)?;
+        self.log.read(position, HEAD_BYTES, Patience::Wait, out)?;
         let size = gantry_record::peek_size(out).map_or(0, |(size, _)| u64::from(size));
         if !(HEAD_BYTES as u64..=RECORD_BYTES_LIMIT).contains(&size) {
             return Err(log::ReadError::OutOfRange { position, bytes: size });
         }
         let rest = size as usize - HEAD_BYTES;
-        self.log.read(position.plus(HEAD_BYTES as u64), rest, out)
+        self.log.read(position.plus(HEAD_BYTES as u64), rest, Patience::Wait, out)
     }
 
     /// Messages of a topic with that key or unique id, stored in `begin_ms..=end_ms`, newest first.

@@ -29,6 +29,9 @@ pub struct ReadLimits {
     pub bytes_max: usize,
     /// Most entries looked at. The reference's is 800.
     pub scan_max: u32,
+    /// Bytes behind the end of the log from which on a read does not wait for the disk: what is not in memory then is
+    /// [`crate::ReadError::NotAtHand`].
+    pub waits_within: u64,
 }
 
 /// What a read found.

@@ -4,13 +4,14 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io,
+    io::{self, IoSliceMut},
     os::unix::fs::FileExt as _,
     path::Path,
     sync::Arc,
 };
 
 use fs4::fs_std::FileExt as _;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// A folder tree. Object-safe, so that a simulator can put its own disk below the store.
 pub trait Files: Send + Sync {
@@ -36,6 +37,8 @@ pub trait Files: Send + Sync {
 pub trait LogFile: Send + Sync {
     /// Reads up to `out.len()` bytes; less only where the file ends.
     fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<usize>;
+    /// Fills `out` if the system has all of it in memory; `false` when it has not, or does not say.
+    fn read_at_hand(&self, out: &mut [u8], at: u64) -> io::Result<bool>;
     /// Writes all bytes, or says how many of them may have reached the file.
     fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), WriteFailure>;
     /// Makes all written bytes, and the length, survive a crash.
@@ -141,6 +144,20 @@ impl LogFile for StdFile {
             }
         }
         Ok(done)
+    }
+
+    fn read_at_hand(&self, out: &mut [u8], at: u64) -> io::Result<bool> {
+        let mut done = 0;
+        while done < out.len() {
+            let mut rest = [IoSliceMut::new(&mut out[done..])];
+            match preadv2(&self.0, &mut rest, at + done as u64, ReadWriteFlags::NOWAIT) {
+                Ok(0) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
+                Ok(read) => done += read,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), WriteFailure> {

@@ -106,6 +106,7 @@ struct State {
     faults: Vec<Fault>,
     asked: Vec<Asked>,
     free_space: Option<u64>,
+    is_cold: bool,
 }
 
 /// The disk. Clones share it.
@@ -148,6 +149,11 @@ impl MemoryFiles {
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.0.lock();
         state.names.get(path).map(|id| state.contents[*id].seen.clone())
+    }
+
+    /// Whether reads have to wait, as when the system has nothing in memory.
+    pub fn set_cold(&self, is_cold: bool) {
+        self.0.lock().is_cold = is_cold;
     }
 
     /// Changes a file behind the store's back, as rot does: also in what was synced.
@@ -353,6 +359,11 @@ impl LogFile for MemoryFile {
         let count = out.len().min(seen.len() - from);
         out[..count].copy_from_slice(&seen[from..from + count]);
         Ok(count)
+    }
+
+    fn read_at_hand(&self, out: &mut [u8], at: u64) -> io::Result<bool> {
+        let is_cold = self.disk.0.lock().is_cold;
+        Ok(!is_cold && self.read_at(out, at)? == out.len())
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), WriteFailure> {

@@ -186,6 +186,15 @@ impl Stopped {
     }
 }
 
+/// Whether a read may wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It may.
+    Wait,
+    /// Only what is in memory is read.
+    AtHand,
+}
+
 /// Why bytes could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -204,6 +213,12 @@ pub enum ReadError {
         position: PhysicalOffset,
         /// Bytes asked for.
         bytes: u64,
+    },
+    /// The disk would have to be waited for, which the caller did not want.
+    #[error("position {position} is not in memory")]
+    NotAtHand {
+        /// Position asked for.
+        position: PhysicalOffset,
     },
     /// The file ends early.
     #[error("{}: the file ends before position {position}", path.display())]

@@ -17,7 +17,7 @@ use gantry_model::PhysicalOffset;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::{
-    ReadError, SegmentInfo, Stopped, StoreId, SyncError,
+    Patience, ReadError, SegmentInfo, Stopped, StoreId, SyncError,
     blocks::{BLOCK_BYTES, Blocks, block_start},
     files::Files,
     reader::{RecordCursor, Walker},
@@ -222,13 +222,14 @@ impl Log {
         &self,
         position: PhysicalOffset,
         bytes: usize,
+        patience: Patience,
         out: &mut BytesMut,
     ) -> Result<(), ReadError> {
         let before = out.len();
         // Checked before memory is taken: the size may come from a damaged place.
         self.check_range(position, bytes)?;
         out.resize(before + bytes, 0);
-        let outcome = self.read_into(position, &mut out[before..]);
+        let outcome = self.read_into(position, patience, &mut out[before..]);
         if outcome.is_err() {
             out.truncate(before);
         }
@@ -236,15 +237,23 @@ impl Log {
     }
 
     /// Fills `out` with the bytes from `position` on. They are not verified.
-    pub fn read_into(&self, position: PhysicalOffset, out: &mut [u8]) -> Result<(), ReadError> {
+    fn read_into(
+        &self,
+        position: PhysicalOffset,
+        patience: Patience,
+        out: &mut [u8],
+    ) -> Result<(), ReadError> {
         let segment = self.check_range(position, out.len())?;
         if self.0.tail.copy(position.0, out) || self.0.read_last.copy(position.0, out) {
             return Ok(());
         }
-        let read = segment
-            .file
-            .read_at(out, position.0 - segment.base)
-            .map_err(|source| ReadError::Io { path: segment.path.clone(), position, source })?;
+        let failed = |source| ReadError::Io { path: segment.path.clone(), position, source };
+        let at = position.0 - segment.base;
+        let read = match patience {
+            Patience::Wait => segment.file.read_at(out, at).map_err(failed)?,
+            Patience::AtHand if segment.file.read_at_hand(out, at).map_err(failed)? => out.len(),
+            Patience::AtHand => return Err(ReadError::NotAtHand { position }),
+        };
         // A segment that was given up meanwhile may hold other bytes by now.
         self.check_start(position)?;
         if read < out.len() {
@@ -258,17 +267,21 @@ impl Log {
     /// queues lie between each other: one read brings those of all of them.
     ///
     /// What cannot be read is left to [`Log::read`], which says why.
-    pub fn read_ahead(&self, ranges: impl Iterator<Item = Range<PhysicalOffset>>) {
+    pub fn read_ahead(
+        &self,
+        patience: Patience,
+        ranges: impl Iterator<Item = Range<PhysicalOffset>>,
+    ) {
         let mut wanted = Wanted::default();
         for range in ranges {
             let block = block_start(range.start.0);
             if wanted.block != block {
-                self.load(&wanted);
+                self.load(&wanted, patience);
                 wanted = Wanted { block, ..Wanted::default() };
             }
             wanted.add(&range);
         }
-        self.load(&wanted);
+        self.load(&wanted, patience);
     }
 
     /// Forgets what is in memory, so that a test reads the disk.
@@ -284,7 +297,7 @@ impl Log {
         self.0.read_last.holds(position.0)
     }
 
-    fn load(&self, wanted: &Wanted) {
+    fn load(&self, wanted: &Wanted, patience: Patience) {
         if !wanted.is_worth_a_block() || self.0.tail.holds(wanted.last) {
             return;
         }
@@ -294,7 +307,7 @@ impl Log {
         let start = PhysicalOffset(wanted.block.max(self.start().0));
         let end = (wanted.block + BLOCK_BYTES as u64).min(self.written().0);
         let mut bytes = vec![0; end.saturating_sub(start.0) as usize];
-        if self.read_into(start, &mut bytes).is_ok() {
+        if self.read_into(start, patience, &mut bytes).is_ok() {
             self.0.read_last.put(start.0, bytes);
         }
     }

@@ -358,3 +358,22 @@ fn readers_beside_a_writer_see_each_message_once_and_in_order() {
         }
     });
 }
+
+#[test]
+fn read_far_behind_the_end_that_may_not_wait_gives_everything_or_says_so() {
+    let (world, topic, _) = interleaved(Kind::Memory);
+    let read = |limits| {
+        let mut out = bytes::BytesMut::new();
+        let (queue, from) = (QueueId(2), QueueOffset(0));
+        let read = world.store().read_queue(&topic, queue, from, limits, &|_| true, &mut out);
+        read.map(|read| (read, out))
+    };
+    let expected = read(LIMITS).unwrap();
+    world.store().log.forget_blocks();
+    // Whether the system has the file in memory is its own affair: both outcomes are right, half an answer is not.
+    match read(ReadLimits { waits_within: 0, ..LIMITS }) {
+        Ok(found) => assert_eq!(found, expected),
+        Err(error) => assert!(matches!(error, crate::ReadError::NotAtHand { .. }), "{error}"),
+    }
+    assert_eq!(read(LIMITS).unwrap(), expected);
+}

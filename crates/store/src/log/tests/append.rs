@@ -5,7 +5,7 @@ use gantry_model::{PhysicalOffset, QueueOffset};
 use gantry_record::RecordView;
 
 use super::*;
-use crate::log::{AppendError, ReadError, files::Files, memory_files::Operation};
+use crate::log::{AppendError, Patience, ReadError, files::Files, memory_files::Operation};
 
 fn writes(world: &World) -> usize {
     world.disk.asked().iter().filter(|asked| asked.operation == Operation::Write).count()
@@ -21,7 +21,10 @@ fn appended_records_verify_at_their_positions_with_what_the_caller_and_the_log_d
     for (index, body) in [b"one", b"two"].into_iter().enumerate() {
         let position = appended.start.plus(batch.offset_in_batch(index));
         let mut out = BytesMut::from(&b"before"[..]);
-        world.log.read(position, batch.record_bytes(index) as usize, &mut out).unwrap();
+        world
+            .log
+            .read(position, batch.record_bytes(index) as usize, Patience::Wait, &mut out)
+            .unwrap();
         assert_eq!(out[6..], *batch.record(index));
         let record = RecordView::verify(&out[6..], position).unwrap();
         assert_eq!((record.body(), record.store_time_ms()), (&body[..], 1234));
@@ -124,7 +127,8 @@ fn read_outside_of_what_is_written_is_an_error_and_takes_no_memory() {
     world.append(&[b"a"]);
     let mut out = BytesMut::new();
     for (position, bytes) in [(0, 5000), (4096, 1), (u64::MAX, 10), (0, usize::MAX)] {
-        let error = world.log.read(PhysicalOffset(position), bytes, &mut out).unwrap_err();
+        let error =
+            world.log.read(PhysicalOffset(position), bytes, Patience::Wait, &mut out).unwrap_err();
         assert!(matches!(error, ReadError::OutOfRange { .. }), "{error}");
     }
     assert_eq!(out.capacity(), 0);
@@ -141,7 +145,8 @@ fn unlink_gives_up_whole_synced_segments_and_uses_two_files_again() {
     world.log.sync().unwrap();
     assert_eq!(world.writer.unlink_before(third.plus(1)).unwrap(), 3);
     assert_eq!(world.log.start(), third);
-    let error = world.log.read(PhysicalOffset(0), 10, &mut BytesMut::new()).unwrap_err();
+    let error =
+        world.log.read(PhysicalOffset(0), 10, Patience::Wait, &mut BytesMut::new()).unwrap_err();
     assert!(matches!(error, ReadError::BelowStart { .. }), "{error}");
 
     let created = |world: &World| {
@@ -209,4 +214,25 @@ fn concurrent_syncs_each_return_only_when_their_bytes_are_covered() {
         }
     });
     assert_eq!(walk(&log).0.len(), 200);
+}
+
+#[test]
+fn read_that_may_not_wait_gives_what_is_in_memory_and_never_half_of_it() {
+    let mut world = World::new();
+    let places = world.append(&[b"one", b"two"]);
+    let size = (places[1].0 - places[0].0) as usize;
+    let read = |world: &World, patience| {
+        let mut out = BytesMut::from("before");
+        let outcome = world.log.read(places[0], size, patience, &mut out);
+        outcome.map(|()| out.split_off(6)).map_err(|error| (error, out))
+    };
+    world.disk.set_cold(true);
+    let at_hand = read(&world, Patience::AtHand).expect("the tail is in memory");
+    world.log.forget_blocks();
+    let (error, out) = read(&world, Patience::AtHand).unwrap_err();
+    assert!(matches!(error, ReadError::NotAtHand { position } if position == places[0]));
+    assert_eq!(&out[..], b"before");
+    assert_eq!(read(&world, Patience::Wait).unwrap(), at_hand);
+    world.disk.set_cold(false);
+    assert_eq!(read(&world, Patience::AtHand).unwrap(), at_hand);
 }
