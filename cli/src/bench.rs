@@ -6,9 +6,11 @@
 mod answer;
 mod echo;
 mod load;
+mod markdown;
 mod measure;
 mod process;
 mod pull;
+mod recovery;
 mod report;
 mod request;
 mod server;
@@ -150,7 +152,7 @@ pub(crate) fn run(command: BenchCommand, context: &Context) -> anyhow::Result<()
         }
         BenchCommand::E2e(args) => {
             let target = target::prepare(context, &args)?;
-            end_to_end("e2e", &args, &target, false)?
+            end_to_end("e2e", &args, &target, &EndToEnd::default())?
         }
         BenchCommand::Echo(args) => vec![echo(&args)?],
         BenchCommand::Suite(args) => suite::run(&args, context)?,
@@ -163,8 +165,6 @@ pub(crate) fn run(command: BenchCommand, context: &Context) -> anyhow::Result<()
 pub(crate) struct Run {
     pub measured: Measured,
     pub outcome: Outcome,
-    /// Messages answered well from the first to the last, warm-up included.
-    pub answered: u64,
 }
 
 impl Run {
@@ -216,8 +216,7 @@ pub(crate) fn produce(args: &LoadArgs, target: &Target) -> anyhow::Result<Run> {
             .collect();
         let measured = observe(&shared, args.window.window(), args.server_pid, &threads, &progress);
         let outcome = join(threads)?;
-        let answered = shared.done.load(Relaxed);
-        io::Result::Ok(Run { measured: measured?, outcome, answered })
+        io::Result::Ok(Run { measured: measured?, outcome })
     })?)
 }
 
@@ -286,16 +285,28 @@ fn close(connections: &[std::net::TcpStream]) {
     }
 }
 
+/// How to send and read at once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct EndToEnd {
+    /// Whether each pull commits the offset reached.
+    pub commit: bool,
+    /// Messages that senders may be ahead of the reader, so that it keeps up; only without --rate.
+    pub lead_max: Option<u64>,
+}
+
 /// Sends and reads at once. The first row is about sending, the second about arriving.
 pub(crate) fn end_to_end(
     scenario: &str,
     args: &LoadArgs,
     target: &Target,
-    commit: bool,
+    how: &EndToEnd,
 ) -> anyhow::Result<Vec<Row>> {
     check_rate(args)?;
-    let senders = Shared::new(args.count);
+    let mut senders = Shared::new(args.count);
     let readers = Shared::with_clock(senders.clock);
+    if let Some(lead_max) = how.lead_max {
+        senders = senders.ahead_of(&readers, lead_max);
+    }
     let (sending, reading) = (open(target, args.connections)?, open(target, 1)?);
     let run = rand::random();
     let pulls: Vec<_> = target
@@ -310,7 +321,7 @@ pub(crate) fn end_to_end(
                 .map(|queue| (queue, target.max_offsets[queue as usize]))
                 .collect(),
             expression: "*".into(),
-            commit,
+            commit: how.commit,
             stamped: true,
         })
         .collect();

@@ -8,6 +8,7 @@ use std::{
     io::{self, IoSlice, Write},
     net::{SocketAddr, TcpStream},
     sync::{
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc,
     },
@@ -28,6 +29,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages that an open-loop connection may have in flight: at 50,000 a second it is 80 ms of
 /// stall per thousand. Beyond it the sender waits, and the wait is part of the latency.
 pub(crate) const OPEN_LOOP_IN_FLIGHT: usize = 4096;
+/// How often a sender that is too far ahead looks whether the readers have come nearer.
+const LEAD_LOOK: Duration = Duration::from_micros(100);
 /// Pieces of one vectored write; the kernel takes 1024.
 const WRITE_PIECES_MAX: usize = 1024;
 
@@ -63,11 +66,24 @@ pub(crate) struct Shared {
     /// Latencies count from messages intended at or after this time, in nanoseconds of the clock.
     pub measure_from_ns: AtomicU64,
     /// Messages answered well (or received), warm-up included.
-    pub done: AtomicU64,
+    pub done: Arc<AtomicU64>,
     /// Messages answered with an error.
     pub failed: AtomicU64,
     /// Messages still allowed to be sent.
     pub budget: AtomicU64,
+    /// Messages after which the run is over.
+    wanted: u64,
+    /// What senders may not leave behind.
+    lead: Option<Lead>,
+    /// Whether the server is killed on purpose: the end of a connection ends its sender well.
+    ends_with_server: bool,
+}
+
+/// Readers that senders wait for, so that both go at the rate that the server can keep up with.
+#[derive(Debug)]
+struct Lead {
+    received: Arc<AtomicU64>,
+    messages_max: u64,
 }
 
 impl Shared {
@@ -77,10 +93,35 @@ impl Shared {
             clock: Clock::start(),
             stop: AtomicBool::new(false),
             measure_from_ns: AtomicU64::new(u64::MAX),
-            done: AtomicU64::new(0),
+            done: Arc::default(),
             failed: AtomicU64::new(0),
             budget: AtomicU64::new(count.unwrap_or(u64::MAX)),
+            wanted: count.unwrap_or(u64::MAX),
+            lead: None,
+            ends_with_server: false,
         }
+    }
+
+    /// A run that goes on until the server is killed, and remembers what it has answered.
+    pub(crate) fn until_killed() -> Self {
+        Self { ends_with_server: true, ..Self::new(None) }
+    }
+
+    /// A run whose senders are never more than so many messages ahead of `readers`, what is in flight left out.
+    pub(crate) fn ahead_of(self, readers: &Self, messages_max: u64) -> Self {
+        Self { lead: Some(Lead { received: Arc::clone(&readers.done), messages_max }), ..self }
+    }
+
+    fn is_too_far_ahead(&self) -> bool {
+        self.lead.as_ref().is_some_and(|lead| {
+            let received = lead.received.load(Relaxed);
+            self.done.load(Relaxed).saturating_sub(received) > lead.messages_max
+        })
+    }
+
+    /// Whether as many messages came through as the run wants.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.done.load(Relaxed) >= self.wanted
     }
 
     /// A run without a budget whose times are those of another.
@@ -106,6 +147,8 @@ pub(crate) struct Outcome {
     pub latency: Histogram<u64>,
     /// Answer codes other than success, with their counts.
     pub refusals: BTreeMap<i32, u64>,
+    /// Connection and sequence of each message answered well, in runs that end with the server.
+    pub answered: Vec<(u16, u64)>,
 }
 
 impl Outcome {
@@ -113,7 +156,7 @@ impl Outcome {
         // 1 µs to 60 s with three digits: about 90 KiB a thread.
         let latency = Histogram::new_with_bounds(1_000, 60_000_000_000, 3)
             .expect("the bounds are constants and valid");
-        Self { latency, refusals: BTreeMap::new() }
+        Self { latency, refusals: BTreeMap::new(), answered: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -121,6 +164,7 @@ impl Outcome {
         for (code, count) in &other.refusals {
             *self.refusals.entry(*code).or_default() += count;
         }
+        self.answered.extend_from_slice(&other.answered);
     }
 
     pub(crate) fn record(&mut self, latency_ns: u64) {
@@ -137,40 +181,63 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Keeps `in_flight` messages in flight until the run stops or its budget is spent.
+/// Keeps `in_flight` messages in flight until the run stops, its budget is spent, or the server is killed on purpose.
 pub(crate) fn closed_loop(
-    mut stream: &TcpStream,
+    stream: &TcpStream,
     shape: &SendShape,
     in_flight: usize,
     shared: &Shared,
 ) -> io::Result<Outcome> {
+    let mut outcome = Outcome::new();
+    match run_closed_loop(stream, shape, in_flight, shared, &mut outcome) {
+        Err(_) if shared.ends_with_server => Ok(outcome),
+        result => result.map(|()| outcome),
+    }
+}
+
+fn run_closed_loop(
+    mut stream: &TcpStream,
+    shape: &SendShape,
+    in_flight: usize,
+    shared: &Shared,
+    outcome: &mut Outcome,
+) -> io::Result<()> {
     let mut frames = SendFrames::new(shape, in_flight);
     let mut answers = AnswerReader::new();
-    let mut outcome = Outcome::new();
-    let mut sent_at_ns = vec![0; in_flight];
+    let (mut sent_at_ns, mut sequences) = (vec![0; in_flight], vec![0; in_flight]);
+    let mut answered = Vec::new();
     let mut free: Vec<usize> = (0..in_flight).collect();
     let mut outstanding = 0;
     loop {
-        let count = shared.take(free.len());
+        let is_waiting = shared.is_too_far_ahead() && !shared.stop.load(Relaxed);
+        let count = if is_waiting { 0 } else { shared.take(free.len()) };
         if count > 0 {
             let now_ns = shared.clock.now_ns();
             for slot in &free[..count] {
-                frames.renew(*slot, shared.clock.wall_ms(now_ns), now_ns);
+                sequences[*slot] = frames.renew(*slot, shared.clock.wall_ms(now_ns), now_ns);
                 sent_at_ns[*slot] = now_ns;
             }
             write_frames(&mut stream, &frames, &free[..count])?;
             free.drain(..count);
             outstanding += count;
         }
+        if outstanding == 0 && is_waiting {
+            thread::sleep(LEAD_LOOK);
+            continue;
+        }
         if outstanding == 0 {
-            return Ok(outcome);
+            return Ok(());
         }
         answers.fill(&mut stream)?;
         let before = free.len();
-        take_answers(&mut answers, &mut outcome, shared, in_flight, |slot| {
+        take_answers(&mut answers, outcome, shared, in_flight, |slot, is_good| {
             free.push(slot);
+            if is_good && shared.ends_with_server {
+                answered.push((shape.connection, sequences[slot]));
+            }
             sent_at_ns[slot]
         })?;
+        outcome.answered.append(&mut answered);
         outstanding -= free.len() - before;
     }
 }
@@ -270,7 +337,7 @@ fn read_open_loop(
             Err(_) if shared.stop.load(Relaxed) => return Ok(outcome),
             Err(error) => return Err(error),
         }
-        take_answers(&mut answers, &mut outcome, shared, sent_at_ns.len(), |slot| {
+        take_answers(&mut answers, &mut outcome, shared, sent_at_ns.len(), |slot, _| {
             let at_ns = sent_at_ns[slot].load(Relaxed);
             // The sender may have left already; then nobody needs the slot.
             let _ = free.send(slot);
@@ -279,13 +346,14 @@ fn read_open_loop(
     }
 }
 
-/// Counts every complete answer; `finish` frees a slot and says when its message was intended.
+/// Counts every complete answer; `finish` frees a slot, told whether its message was answered well, and says when the
+/// message was intended.
 fn take_answers(
     answers: &mut AnswerReader,
     outcome: &mut Outcome,
     shared: &Shared,
     slots: usize,
-    mut finish: impl FnMut(usize) -> u64,
+    mut finish: impl FnMut(usize, bool) -> u64,
 ) -> io::Result<()> {
     let now_ns = shared.clock.now_ns();
     let measure_from_ns = shared.measure_from_ns.load(Relaxed);
@@ -298,7 +366,7 @@ fn take_answers(
         if slot >= slots {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "answer to no request"));
         }
-        let intended_ns = finish(slot);
+        let intended_ns = finish(slot, answer.code == 0);
         if answer.code == 0 {
             done += 1;
         } else {

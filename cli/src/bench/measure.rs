@@ -17,8 +17,8 @@ use super::{
 };
 use crate::progress::Progress;
 
-/// How often a run looks whether its threads are still at work.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a run looks whether it is complete: what a window may be too long.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// When to measure.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +111,8 @@ fn watch<T>(
     threads: &[ScopedJoinHandle<'_, T>],
     progress: &Progress,
 ) -> io::Result<(Measured, Measured)> {
-    let running = || !threads.iter().all(ScopedJoinHandle::is_finished);
+    // A reader that has all it wants may still wait for more.
+    let running = || !second.is_complete() && !threads.iter().all(ScopedJoinHandle::is_finished);
     let wait = |duration: Duration, message: &str| {
         let start = Instant::now();
         while start.elapsed() < duration && running() {

@@ -73,7 +73,7 @@ pub(crate) fn pull_loop(
             *offset = take_pull(&answer, *offset, now_ns, shape, shared, &mut outcome)?;
             asked.extend_from_slice(&pull_frame(shape, at, *offset));
         }
-        if shared.stop.load(Relaxed) || shared.done.load(Relaxed) >= shared.budget.load(Relaxed) {
+        if shared.stop.load(Relaxed) || shared.is_complete() {
             return Ok(outcome);
         }
         stream.write_all(&asked)?;

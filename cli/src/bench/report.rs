@@ -89,7 +89,8 @@ pub(crate) fn table(rows: &[Row]) -> Table {
     table
 }
 
-fn cells(row: &Row) -> [String; 12] {
+/// A row as text, under the headings of [`table`].
+pub(crate) fn cells(row: &Row) -> [String; 12] {
     let dash = || "-".to_owned();
     let latency = |value: fn(&Latency) -> f64| {
         row.latency.as_ref().map_or_else(dash, |latency| micros_text(value(latency)))
@@ -118,7 +119,8 @@ fn rounded(value: f64) -> String {
     if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
-fn notes(rows: &[Row]) -> Vec<&'static str> {
+/// How system calls were counted.
+pub(crate) fn notes(rows: &[Row]) -> Vec<&'static str> {
     let counted = |source| {
         rows.iter()
             .filter_map(|row| row.measured.as_ref()?.server)

@@ -55,8 +55,8 @@ impl SendFrames {
         Self { slots: (0..count).map(|slot| encode(shape, slot)).collect(), sequence: 0 }
     }
 
-    /// Makes slot `slot` a new message: new ids, the given times.
-    pub(crate) fn renew(&mut self, slot: usize, born_ms: u64, intended_ns: u64) {
+    /// Makes slot `slot` a new message, with new ids and the given times, and returns its number on the connection.
+    pub(crate) fn renew(&mut self, slot: usize, born_ms: u64, intended_ns: u64) -> u64 {
         let sequence = self.sequence;
         self.sequence += 1;
         let Slot { frame, born_at, key_at, unique_at, body_at } = &mut self.slots[slot];
@@ -70,6 +70,7 @@ impl SendFrames {
         if let Some(stamp) = frame[*body_at..].first_chunk_mut::<8>() {
             *stamp = intended_ns.to_be_bytes();
         }
+        sequence
     }
 
     /// The bytes of slot `slot`.
@@ -124,6 +125,15 @@ fn encode(shape: &SendShape, slot: usize) -> Slot {
         body_at: 8 + header.len(),
         frame,
     }
+}
+
+/// Connection and number that a unique id of `run` carries; `None` for other ids.
+pub(crate) fn number_of(unique_id: &str, run: u32) -> Option<(u16, u64)> {
+    let hex = |at: Range<usize>| u64::from_str_radix(unique_id.get(at)?, 16).ok();
+    if unique_id.len() != 20 + UNIQUE_DIGITS || hex(8..16)? != u64::from(run) {
+        return None;
+    }
+    Some((hex(16..20)? as u16, hex(20..20 + UNIQUE_DIGITS)?))
 }
 
 /// A body that compresses like text and not like zeros.
@@ -193,6 +203,8 @@ mod tests {
             header["extFields"]["i"],
             "KEYS\u{1}k000000ab-3-000000000001\u{2}UNIQ_KEY\u{1}7F000001000000AB0003000000000001\u{2}WAIT\u{1}true\u{2}"
         );
+        let unique = "7F000001000000AB0003000000000001";
+        assert_eq!((number_of(unique, 0xAB), number_of(unique, 0xAC)), (Some((3, 1)), None));
         let body = &frame[frame.len() - 100..];
         assert_eq!(body[..8], 78_u64.to_be_bytes());
     }

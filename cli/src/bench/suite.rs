@@ -5,29 +5,34 @@
 
 use std::{
     net::TcpStream,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
 };
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use gantry_client::{Admin, Message, Producer, ProducerSettings};
-use gantry_model::{GroupName, TopicName};
+use gantry_client::Admin;
+use gantry_model::TopicName;
 
 use super::{
-    ConsumeArgs, EchoArgs, LoadArgs, WindowArgs, consume, echo, end_to_end, load,
+    ConsumeArgs, EchoArgs, EndToEnd, LoadArgs, WindowArgs, consume, echo, end_to_end, load,
+    markdown::{self, Making},
     process::pin,
     produce,
+    recovery::{first_send, load_and_kill},
     report::Row,
     server::{Server, ServerSettings},
-    target::{self, Target, with_client},
+    target::{self, with_client},
 };
 use crate::{context::Context, exit::Failure, progress::Progress};
 
 /// Bytes of log that one 1 KiB message with ids takes.
 const RECORD_BYTES: u64 = 1_300;
+/// Messages by which a group that keeps up may be behind, in W16: 40 ms at 100,000 a second.
+const LEAD_MAX: u64 = 4_096;
 /// Topics and connections of scenario W14.
 const MANY_TOPICS: u32 = 10_000;
-const IDLE_CONNECTIONS: usize = 1_000;
+const IDLE_CONNECTIONS: u32 = 1_000;
 
 /// One scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,6 +83,15 @@ pub(crate) struct SuiteArgs {
     /// Repetitions of each scenario.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// File for a page in Markdown: machine, source, date, and the median of each scenario.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Source that is measured, for the page.
+    #[arg(long, default_value = "unknown", requires = "report")]
+    revision: String,
+    /// Command that makes the page again, for the page.
+    #[arg(long, default_value = "gantry bench suite", requires = "report")]
+    made_by: String,
     /// Size of the log in W15, in MiB.
     #[arg(long, default_value_t = 1024)]
     log_mib: u64,
@@ -89,12 +103,19 @@ pub(crate) fn run(args: &SuiteArgs, context: &Context) -> anyhow::Result<Vec<Row
     if let Err(error) = pin(std::process::id(), args.generator_core) {
         tracing::warn!(%error, "the generator runs on every core");
     }
+    let (began, load_before) = (SystemTime::now(), markdown::load_now());
     let mut rows = Vec::new();
     for _ in 0..args.rounds {
         for scenario in &args.scenario {
             let suite = Suite { args, nameserver: context.nameserver(), scenario: *scenario };
             rows.extend(suite.run()?);
         }
+    }
+    if let Some(path) = &args.report {
+        let SuiteArgs { revision, made_by: command, rounds, .. } = args;
+        let making = Making { revision, command, rounds: *rounds, began, load_before };
+        std::fs::write(path, markdown::page(&rows, &making))
+            .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(rows)
 }
@@ -107,11 +128,16 @@ struct Suite<'a> {
 
 /// The server of one scenario: started here, or given.
 struct Subject {
-    started: Option<Server>,
     nameserver: String,
     pid: Option<u32>,
-    /// Removed with the scenario.
-    data: Option<DataFolder>,
+    /// Ends with the scenario.
+    _owned: Option<Owned>,
+}
+
+/// A server that was started here. It ends before its data is removed.
+struct Owned {
+    server: Server,
+    data: DataFolder,
 }
 
 /// A folder that is removed with this value.
@@ -136,46 +162,48 @@ impl Suite<'_> {
             Scenario::W8 => self.backlog(),
             Scenario::W14 => self.memory(),
             Scenario::W15 => self.start_up(),
-            Scenario::W16 => {
-                let subject = self.subject("async")?;
-                let load = self.load(&subject);
-                let target = target::prepare_at(&subject.nameserver, &load)?;
-                end_to_end("W16", &load, &target, true)
-            }
-        }
-    }
-
-    fn settings(&self, binary: &Path, data: &Path, flush: &'static str) -> ServerSettings {
-        ServerSettings {
-            binary: binary.to_owned(),
-            data: data.to_owned(),
-            core: self.args.server_core,
-            flush,
+            Scenario::W16 => self.keep_up(),
         }
     }
 
     fn subject(&self, flush: &'static str) -> anyhow::Result<Subject> {
-        let Some(binary) = &self.args.server_binary else {
-            return Ok(Subject {
-                started: None,
-                nameserver: self.nameserver.to_owned(),
-                pid: self.args.server_pid,
-                data: None,
-            });
-        };
-        let parent = self.args.data.clone().unwrap_or_else(std::env::temp_dir);
-        let data = DataFolder(parent.join(format!("gantry-bench-{:08x}", rand::random::<u32>())));
-        let server = Server::start(&self.settings(binary, &data.0, flush))?;
-        Ok(Subject {
-            nameserver: server.nameserver.clone(),
-            pid: Some(server.process.pid()),
-            started: Some(server),
-            data: Some(data),
-        })
+        if self.args.server_binary.is_none() {
+            let nameserver = self.nameserver.to_owned();
+            return Ok(Subject { nameserver, pid: self.args.server_pid, _owned: None });
+        }
+        let owned = self.own(flush)?;
+        let nameserver = owned.server.nameserver.clone();
+        Ok(Subject { nameserver, pid: Some(owned.server.process.pid()), _owned: Some(owned) })
     }
 
-    /// W1's load against `subject`.
-    fn load(&self, subject: &Subject) -> LoadArgs {
+    /// A server with an empty folder.
+    fn own(&self, flush: &'static str) -> anyhow::Result<Owned> {
+        let parent = self.args.data.clone().unwrap_or_else(std::env::temp_dir);
+        let data = DataFolder(parent.join(format!("gantry-bench-{:08x}", rand::random::<u32>())));
+        self.start(data, flush)
+    }
+
+    /// A server on the data of one that has ended.
+    fn start(&self, data: DataFolder, flush: &'static str) -> anyhow::Result<Owned> {
+        let Some(binary) = self.args.server_binary.clone() else {
+            let name = self.scenario.to_possible_value().map(|value| value.get_name().to_owned());
+            let name = name.unwrap_or_default();
+            let text = format!("scenario {name} needs a server of its own: give --server-binary");
+            return Err(Failure::usage(text));
+        };
+        let core = self.args.server_core;
+        let server = Server::start(&ServerSettings { binary, data: data.0.clone(), core, flush })?;
+        Ok(Owned { server, data })
+    }
+
+    /// Stops a server and starts it again.
+    fn restart(&self, owned: Owned, flush: &'static str) -> anyhow::Result<Owned> {
+        owned.server.process.stop()?;
+        self.start(owned.data, flush)
+    }
+
+    /// W1's load against a topic of its own.
+    fn load(&self, server_pid: Option<u32>) -> LoadArgs {
         LoadArgs {
             topic: format!("gantry-bench-{:08x}", rand::random::<u32>()),
             queues: 4,
@@ -186,14 +214,14 @@ impl Suite<'_> {
             rate: None,
             count: None,
             no_keys: false,
-            server_pid: subject.pid,
+            server_pid,
             window: self.args.window.clone(),
         }
     }
 
     fn produce(&self, id: &str, change: impl FnOnce(&mut LoadArgs)) -> anyhow::Result<Vec<Row>> {
         let subject = self.subject("async")?;
-        let mut load = self.load(&subject);
+        let mut load = self.load(subject.pid);
         change(&mut load);
         let target = target::prepare_at(&subject.nameserver, &load)?;
         Ok(vec![produce(&load, &target)?.row(id, &load)])
@@ -211,18 +239,27 @@ impl Suite<'_> {
         let mut rows = Vec::new();
         for rate in [1_000.0, 10_000.0, 50_000.0] {
             let subject = self.subject("async")?;
-            let load = LoadArgs { rate: Some(rate), connections: 1, ..self.load(&subject) };
+            let load = LoadArgs { rate: Some(rate), connections: 1, ..self.load(subject.pid) };
             let target = target::prepare_at(&subject.nameserver, &load)?;
-            rows.extend(end_to_end("W4", &load, &target, true)?);
+            let how = EndToEnd { commit: true, lead_max: None };
+            rows.extend(end_to_end("W4", &load, &target, &how)?);
         }
         Ok(rows)
+    }
+
+    fn keep_up(&self) -> anyhow::Result<Vec<Row>> {
+        let subject = self.subject("async")?;
+        let load = self.load(subject.pid);
+        let target = target::prepare_at(&subject.nameserver, &load)?;
+        let how = EndToEnd { commit: true, lead_max: Some(LEAD_MAX) };
+        end_to_end("W16", &load, &target, &how)
     }
 
     fn sync_flush(&self) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
         for (connections, in_flight) in [(1, 1), (4, 64)] {
             let subject = self.subject("sync")?;
-            let load = LoadArgs { connections, in_flight, ..self.load(&subject) };
+            let load = LoadArgs { connections, in_flight, ..self.load(subject.pid) };
             let target = target::prepare_at(&subject.nameserver, &load)?;
             rows.push(produce(&load, &target)?.row("W5", &load));
         }
@@ -232,7 +269,7 @@ impl Suite<'_> {
     fn backlog(&self) -> anyhow::Result<Vec<Row>> {
         const BACKLOG: u64 = 1_000_000;
         let subject = self.subject("async")?;
-        let load = LoadArgs { count: Some(BACKLOG), ..self.load(&subject) };
+        let load = LoadArgs { count: Some(BACKLOG), ..self.load(subject.pid) };
         let fill = LoadArgs { window: no_warm_up(), ..load.clone() };
         let target = target::prepare_at(&subject.nameserver, &fill)?;
         produce(&fill, &target)?;
@@ -249,110 +286,65 @@ impl Suite<'_> {
         Ok(vec![Row { scenario: "W8".into(), ..consume(&read, &target)? }])
     }
 
-    fn started<'s>(&self, subject: &'s Subject) -> anyhow::Result<&'s Server> {
-        let reason = "needs a server of its own: give --server-binary";
-        let id = self.scenario.to_possible_value().map(|value| value.get_name().to_owned());
-        subject
-            .started
-            .as_ref()
-            .ok_or_else(|| Failure::usage(format!("scenario {} {reason}", id.unwrap_or_default())))
-    }
-
+    /// Memory of a server that was just started, so that nothing counts that its past has left behind: empty, with
+    /// connections, and with topics.
     fn memory(&self) -> anyhow::Result<Vec<Row>> {
-        let subject = self.subject("async")?;
-        let server = self.started(&subject)?;
+        let owned = self.own("async")?;
+        let empty = owned.server.settled_memory()?;
+        let owned = self.restart(owned, "async")?;
+        let server = &owned.server;
         let idle = server.settled_memory()?;
         let connections: Vec<_> = (0..IDLE_CONNECTIONS)
             .map(|_| load::connect(server.remoting))
             .collect::<Result<Vec<TcpStream>, _>>()?;
         let connected = server.settled_memory()?;
         drop(connections);
-        let before = server.settled_memory()?;
         let names = target::topic_names("gantry-bench", MANY_TOPICS);
         let start = Instant::now();
-        with_client(&subject.nameserver, async |client| create_many(client, &names).await)?;
+        with_client(&server.nameserver, async |client| create_many(client, &names).await)?;
         let created_per_s = f64::from(MANY_TOPICS) / start.elapsed().as_secs_f64();
-        let with_topics = server.settled_memory()?;
-        let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
-        let each = with_topics.saturating_sub(before) as f64 / f64::from(MANY_TOPICS);
+        let created = server.settled_memory()?;
+        let with_topics = self.restart(owned, "async")?.server.settled_memory()?;
+        let mib = |bytes: u64| ("anonymous_mib", bytes as f64 / 1024.0 / 1024.0);
+        let each = |bytes: u64, count: u32| {
+            ("bytes_each", bytes.saturating_sub(idle) as f64 / f64::from(count))
+        };
         let row = |what: &str, figures| Row::of_figures("W14", what.into(), figures);
         Ok(vec![
-            row("idle", [("anonymous_mib", mib(idle)), ("idle", 1.0)]),
+            Row::of_figures("W14", "idle, first start".into(), [mib(empty)]),
+            Row::of_figures("W14", "idle, started again".into(), [mib(idle)]),
+            row("1,000 idle connections", [mib(connected), each(connected, IDLE_CONNECTIONS)]),
             row(
-                "1,000 idle connections",
-                [
-                    ("anonymous_mib", mib(connected)),
-                    ("bytes_each", connected.saturating_sub(idle) as f64 / IDLE_CONNECTIONS as f64),
-                ],
+                "10,000 topics of 1 queue, just created",
+                [mib(created), ("created_per_s", created_per_s)],
             ),
             row(
-                "10,000 topics of 1 queue",
-                [("anonymous_mib", mib(with_topics)), ("bytes_each", each)],
-            ),
-            row(
-                "10,000 topics of 1 queue",
-                [("created_per_s", created_per_s), ("topics", f64::from(MANY_TOPICS))],
+                "10,000 topics of 1 queue, started again",
+                [mib(with_topics), each(with_topics, MANY_TOPICS)],
             ),
         ])
     }
 
     fn start_up(&self) -> anyhow::Result<Vec<Row>> {
-        let subject = self.subject("async")?;
-        let server = self.started(&subject)?;
-        let mut rows = vec![first_send(server, "empty")?];
-        let load = LoadArgs {
-            count: Some(self.args.log_mib * 1024 * 1024 / RECORD_BYTES),
-            window: no_warm_up(),
-            ..self.load(&subject)
-        };
-        let target = target::prepare_at(&subject.nameserver, &load)?;
-        let answered = produce(&load, &target)?.answered;
-        let Subject { started: Some(server), data: Some(data), .. } = subject else {
-            return Ok(rows);
-        };
-        server.process.kill();
-        let binary = self.args.server_binary.as_deref().unwrap_or(Path::new("gantry"));
-        let server = Server::start(&self.settings(binary, &data.0, "async"))?;
-        let mut row = first_send(&server, &format!("after kill, {} MiB log", self.args.log_mib))?;
-        let kept = stored(&server, &target)?;
-        row.figures.insert("answered".into(), answered as f64);
-        row.figures.insert("lost".into(), answered.saturating_sub(kept) as f64);
-        rows.push(row);
+        let Owned { server, data } = self.own("async")?;
+        let empty = first_send(&server, "empty")?;
+        let messages = self.args.log_mib * 1024 * 1024 / RECORD_BYTES;
+        let promised = load_and_kill(server, &self.load(None), messages)?;
+        let Owned { server, data: _data } = self.start(data, "async")?;
+        let what = format!("after kill -9 under W1, {} MiB log", self.args.log_mib);
+        let mut row = first_send(&server, &what)?;
+        row.figures.insert("answered".into(), promised.answered() as f64);
+        let found = promised.compare(&server)?;
+        anyhow::ensure!(found.is_clean(), "the killed server did not keep its word: {found:?}");
+        row.figures.insert("read_and_equal".into(), found.read as f64);
         server.process.stop()?;
-        Ok(rows)
+        Ok(vec![empty, row])
     }
 }
 
 /// A window that begins at once and ends with the budget of messages.
 fn no_warm_up() -> WindowArgs {
     WindowArgs { warm_up: Duration::ZERO, duration: Duration::from_hours(1) }
-}
-
-/// The time from the start of the process to its `ready` line and to the first answered send.
-fn first_send(server: &Server, what: &str) -> anyhow::Result<Row> {
-    with_client(&server.nameserver, async |client| {
-        let producer =
-            Producer::new(client, ProducerSettings::new(GroupName::new("gantry-bench")?));
-        let topic = TopicName::new("gantry-bench-first")?;
-        producer.send(&Message::new(topic, "first")).await?;
-        Ok(())
-    })?;
-    let sent_after = server.started_at.elapsed();
-    let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
-    let figures = [("ready_ms", millis(server.ready_after)), ("first_send_ms", millis(sent_after))];
-    Ok(Row::of_figures("W15", what.into(), figures))
-}
-
-/// Messages that the topic of `target` holds.
-fn stored(server: &Server, target: &Target) -> anyhow::Result<u64> {
-    with_client(&server.nameserver, async |client| {
-        let mut sum = 0;
-        for topic in &target.topics {
-            let bounds = Admin::new(client).topic_stats(topic).await?;
-            sum += bounds.iter().map(|queue| queue.max_offset - queue.min_offset).sum::<u64>();
-        }
-        Ok(sum)
-    })
 }
 
 async fn create_many(client: &gantry_client::Client, names: &[String]) -> anyhow::Result<()> {
