@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::{join_all, select_all};
-use gantry_model::TopicName;
+use gantry_model::{Permission, TopicConfig, TopicName};
 use gantry_remoting::{
     Command, RequestCode, ResponseCode,
     client::{CallError, Channel, ChannelSettings, ConnectError, RefuseRequests},
@@ -25,7 +25,6 @@ use gantry_remoting::{
     },
     json::JsonBody,
 };
-use gantry_store::Topic;
 use gantry_telemetry::ReadyState;
 use tokio::{
     sync::watch,
@@ -135,7 +134,7 @@ impl Registration {
                 whole_due = Instant::now() + interval;
             }
             let moved = look && self.resolve().await;
-            self.register_all((!whole).then_some(topics), moved).await;
+            self.register_all(topics, whole, moved).await;
             self.services.changes.note_announced(change);
             sleep(PAUSE).await;
             // Somebody may wait until a change is announced, so a slow resolver must not delay it.
@@ -173,15 +172,16 @@ impl Registration {
         moved
     }
 
-    /// Tells everybody of the `changed` topics, or of all, over new connections if the broker `moved`.
-    async fn register_all(&mut self, changed: Option<BTreeSet<TopicName>>, moved: bool) {
+    /// Tells everybody of the `changed` topics, or of the `whole` table and what is no longer in it, over new
+    /// connections if the broker `moved`.
+    async fn register_all(&mut self, changed: BTreeSet<TopicName>, whole: bool, moved: bool) {
         if self.servers.is_empty() {
             return;
         }
         // A name server forgets an address with the connection that registered it. The old connections end after
         // the new address is known, so clients always find one.
         let old = if moved { self.take_channels() } else { Vec::new() };
-        let news = self.news(changed);
+        let news = self.news(&changed, whole);
         let each = self.servers.iter_mut().map(|(address, server)| {
             let news = &news;
             async move {
@@ -204,16 +204,26 @@ impl Registration {
         self.servers.values_mut().filter_map(|server| server.channel.take()).collect()
     }
 
-    fn news(&self, changed: Option<BTreeSet<TopicName>>) -> News {
+    fn news(&self, changed: &BTreeSet<TopicName>, whole: bool) -> News {
         let topics = &self.services.topics;
-        let changed = changed.map(|names| {
-            let found: Vec<_> = names.iter().filter_map(|name| topics.get(name)).collect();
-            self.register_requests(&found)
-        });
-        let needs_whole =
-            changed.is_none() || self.servers.values().any(|server| !server.knows_the_rest());
-        let whole = if needs_whole { self.register_requests(&topics.all()) } else { Vec::new() };
-        News { whole, changed }
+        let (mut found, mut gone) = (Vec::new(), Vec::new());
+        for name in changed {
+            match topics.get(name) {
+                Some(topic) => found.push(topic.config.clone()),
+                None => gone.push(withdrawal(name)),
+            }
+        }
+        let withdrawals = self.register_requests(gone);
+        let needs_whole = whole || self.servers.values().any(|server| !server.knows_the_rest());
+        let table = if needs_whole {
+            let all = topics.all().iter().map(|topic| topic.config.clone()).collect();
+            // After the table: a name server takes no single topic from a broker that it does not know.
+            [self.register_requests(all), withdrawals.clone()].concat()
+        } else {
+            Vec::new()
+        };
+        let changed = (!whole).then(|| [self.register_requests(found), withdrawals].concat());
+        News { whole: table, changed }
     }
 
     /// The advertised host may have another address than before: returns whether it has.
@@ -268,22 +278,25 @@ impl Registration {
         }
     }
 
-    fn register_requests(&self, topics: &[Arc<Topic>]) -> Vec<Command> {
+    fn register_requests(&self, mut topics: Vec<TopicConfig>) -> Vec<Command> {
         let version = self.services.store.topics_version();
         let data_version = DataVersion {
             counter: version.counter as i64,
             state_version: version.state_version as i64,
             timestamp: version.timestamp_ms as i64,
         };
-        let each = topics.chunks(TOPICS_MAX).map(|topics| {
-            let entry = |topic: &Arc<Topic>| (topic.name().to_string(), topic.config.clone());
-            let topic_config_table = topics.iter().map(entry).collect();
+        let mut requests = Vec::new();
+        while !topics.is_empty() {
+            let rest = topics.split_off(topics.len().min(TOPICS_MAX));
+            let entry = |config: TopicConfig| (config.topic_name.to_string(), config);
+            let topic_config_table = topics.into_iter().map(entry).collect();
             let table = TopicTable { data_version, topic_config_table, ..TopicTable::default() };
             let body =
                 RegisterBody { topic_config_serialize_wrapper: table, ..RegisterBody::default() };
-            self.register_request(body.to_json())
-        });
-        each.collect()
+            requests.push(self.register_request(body.to_json()));
+            topics = rest;
+        }
+        requests
     }
 
     fn register_request(&self, body: Bytes) -> Command {
@@ -325,6 +338,12 @@ impl Registration {
             });
         join_all(each).await;
     }
+}
+
+/// Entry that says of a topic that this broker no longer has it: no queue to read or to write. Code 216 would
+/// take the topic from every other broker too.
+fn withdrawal(topic: &TopicName) -> TopicConfig {
+    TopicConfig::new(topic.clone(), 0).with_permission(Permission(0))
 }
 
 impl NameServer {

@@ -136,6 +136,25 @@ async fn name_server_that_comes_later_is_told_everything() {
 }
 
 #[tokio::test]
+async fn answer_to_a_deletion_comes_after_the_name_server_was_told_that_no_queue_is_left() {
+    let recorder = Recorder::default();
+    let (address, _server) = recorder.serve(([127, 0, 0, 1], 0).into()).await;
+    let world = world_at(address).await;
+    until(async || recorder.take().pop()).await;
+    let channel = world.connect().await;
+    call(&channel, send("orders", &[], "x")).await;
+    let delete = request(RequestCode::DELETE_TOPIC_IN_BROKER, &[("topic", "orders")]);
+    assert_eq!(code(&channel, delete).await, 0);
+    let told = recorder.take();
+    let last: serde_json::Value = serde_json::from_slice(&told.last().unwrap().body).unwrap();
+    let table = &last["topicConfigSerializeWrapper"]["topicConfigTable"];
+    let queues = (&table["orders"]["readQueueNums"], &table["orders"]["writeQueueNums"]);
+    assert_eq!(queues, (&0.into(), &0.into()), "{last}");
+    assert_eq!(table.as_object().unwrap().len(), 1, "the other topics stay as they are");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn answer_to_a_creation_comes_after_the_name_server_was_told() {
     let recorder = Recorder::default();
     let (address, _server) = recorder.serve(([127, 0, 0, 1], 0).into()).await;
