@@ -1,13 +1,15 @@
-//! Progress of groups and moving them: request codes 43, 45, 208, 222, 303, 314, 315, 317, 321; 25 is refused.
+//! Progress of groups and moving them: request codes 43, 45, 208, 222, 223, 303, 314, 315, 317, 321; 25 is refused.
+
+use std::sync::Arc;
 
 use gantry_remoting::{
-    Command, RequestCode,
-    client::Channel,
+    Command, RequestCode, ResponseCode,
+    client::{Channel, ChannelHandler},
     command::{
         broker::BrokerStats,
         progress::{
-            BrokerConsumeStats, ConsumeStats, ConsumeTimeSpans, ConsumerOffsets, DelayOffsets,
-            ResetOffsetBody,
+            BrokerConsumeStats, ConsumeStats, ConsumeTimeSpans, ConsumerOffsets, ConsumerStatus,
+            DelayOffsets, ResetOffsetBody,
         },
         query::ConsumeQueueBody,
     },
@@ -317,5 +319,41 @@ async fn settings_are_not_changed_from_afar() {
     let channel = world.connect().await;
     let change = Command::request(RequestCode::UPDATE_BROKER_CONFIG).with_body("flush=sync\n");
     assert_eq!(code(&channel, change).await, 16);
+    world.stop().await;
+}
+
+/// A consumer that says where it is.
+struct Located;
+
+impl ChannelHandler for Located {
+    fn request(&self, channel: &Channel, request: Command) {
+        if request.code != RequestCode::GET_CONSUMER_STATUS_FROM_CLIENT.0 {
+            return;
+        }
+        let body = format!(
+            r#"{{"consumerTable":{{}},"messageQueueTable":{{{{"brokerName":"b","queueId":0,"topic":"{}"}}:4}}}}"#,
+            field(&request, "topic")
+        );
+        let answer = Command::answer(request.reply_to(), ResponseCode::SUCCESS).with_body(body);
+        channel.answer(&request, &answer).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn members_are_asked_where_they_are_and_those_that_cannot_say_are_left_out() {
+    let world = World::start().await;
+    let (located, mute) = (world.connect_with(Arc::new(Located)).await, world.connect().await);
+    let ask = request(
+        RequestCode::INVOKE_BROKER_TO_GET_CONSUMER_STATUS,
+        &[("topic", "orders"), ("group", "g")],
+    );
+    assert_eq!(code(&mute, ask.clone()).await, 1, "nobody is online");
+    call(&located, heartbeat("c1", "g", &[])).await;
+    call(&mute, heartbeat("c2", "g", &[])).await;
+    let status: ConsumerStatus = body(&mute, ask.clone()).await;
+    assert_eq!(status.consumer_table.keys().collect::<Vec<_>>(), ["c1"]);
+    let (queue, offset) = &status.consumer_table["c1"].0[0];
+    assert_eq!((queue.topic.as_str(), *offset), ("orders", 4));
+    assert_eq!(code(&mute, ask.with_ext("clientAddr", "c3")).await, 1);
     world.stop().await;
 }
