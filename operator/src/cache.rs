@@ -18,10 +18,7 @@ use kube::{
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-
-/// Changes that wait for a slow listener; beyond it the watch waits too.
-const PENDING_MAX: usize = 256;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 /// What the cache asks of a kind.
 pub trait Kind:
@@ -40,7 +37,7 @@ pub struct Cache<K: Kind> {
     config: watcher::Config,
     store: Store<K>,
     writer: Mutex<Option<Writer<K>>>,
-    listeners: Mutex<Vec<mpsc::Sender<Arc<K>>>>,
+    listeners: Mutex<Vec<mpsc::UnboundedSender<Arc<K>>>>,
 }
 
 impl<K: Kind> Cache<K> {
@@ -72,11 +69,19 @@ impl<K: Kind> Cache<K> {
         let _ = self.store.wait_until_ready().await;
     }
 
-    /// Every object that was added, changed or removed from then on. Call it before [`Cache::run`].
+    /// Every object that there is, and then every one that is added, changed or removed.
     pub fn changes(&self) -> impl Stream<Item = Arc<K>> + Send + use<K> {
-        let (sender, receiver) = mpsc::channel(PENDING_MAX);
-        self.listeners.lock().push(sender);
-        ReceiverStream::new(receiver)
+        // Pointers to objects that the store holds anyway, and a controller takes them off at once: no bound is needed,
+        // and one would let a listener that has not begun stop the watch that it waits for.
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut listeners = self.listeners.lock();
+        // The store changes before listeners are told: what is not in it yet is told after this.
+        for object in self.store.state() {
+            // The receiver is right here.
+            let _ = sender.send(object);
+        }
+        listeners.push(sender);
+        UnboundedReceiverStream::new(receiver)
     }
 
     /// Watches until the future is dropped. Once: a second call ends at once.
@@ -86,7 +91,7 @@ impl<K: Kind> Cache<K> {
         let mut initial = Vec::new();
         while let Some(event) = events.next().await {
             match event {
-                Ok(event) => self.take(event, &mut writer, &mut initial).await,
+                Ok(event) => self.take(event, &mut writer, &mut initial),
                 Err(error) => {
                     let kind = K::kind(&());
                     metrics::counter!("gantry_operator_watch_errors_total", "kind" => kind.to_string())
@@ -98,7 +103,7 @@ impl<K: Kind> Cache<K> {
     }
 
     /// Brings the store up to date, then tells the listeners.
-    async fn take(
+    fn take(
         &self,
         event: watcher::Event<DeserializeGuard<K>>,
         writer: &mut Writer<K>,
@@ -141,7 +146,7 @@ impl<K: Kind> Cache<K> {
             },
         };
         for object in changed {
-            self.tell(object).await;
+            self.tell(&object);
         }
     }
 
@@ -151,12 +156,9 @@ impl<K: Kind> Cache<K> {
         vec![object]
     }
 
-    async fn tell(&self, object: Arc<K>) {
-        let listeners = self.listeners.lock().clone();
-        for listener in listeners {
-            // A controller that has ended listens no more.
-            let _ = listener.send(object.clone()).await;
-        }
+    fn tell(&self, object: &Arc<K>) {
+        // A controller that has ended listens no more.
+        self.listeners.lock().retain(|listener| listener.send(object.clone()).is_ok());
     }
 }
 

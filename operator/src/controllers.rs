@@ -26,17 +26,17 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce(),
 ) -> Result<(), EndedError> {
-    // Controllers subscribe before the watches begin, and so hear of everything.
     let clusters = broker_cluster::run(ctx.clone(), stop.clone());
     let topics = topic::run(ctx.clone(), stop.clone());
     let groups = consumer_group::run(ctx.clone(), stop.clone());
     let watches = join_all(ctx.caches.watches());
-    let filled = async {
-        ctx.caches.filled().await;
-        ready();
-    };
     let work = async {
-        tokio::join!(clusters, topics, groups, filled);
+        tokio::select! {
+            () = ctx.caches.filled() => {}
+            () = stop.cancelled() => return,
+        }
+        ready();
+        tokio::join!(clusters, topics, groups);
     };
     tokio::select! {
         () = work => {}

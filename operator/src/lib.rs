@@ -6,7 +6,7 @@
 //! What a kind's folder builds on:
 //! - [`Context`]: `caches` (read these), `client`/`api` (write through these), `events`, `retries`, `settings`.
 //! - [`cache::Cache::changes`]: a stream for `Controller::for_shared_stream`, `owns_shared_stream` and
-//!   `watches_shared_stream`; take it before the first `await` of `run`, since caches start with the controllers.
+//!   `watches_shared_stream`. Controllers are polled when every cache is filled.
 //! - [`conditions::Reason`]: the one table of reasons; [`conditions::conditions`] makes the list of a status.
 //! - [`status::write`]: writes a status if it differs. [`apply::Applier::apply`]: the same for whole objects.
 //! - [`controllers::drive`] and [`controllers::config`] for the controller itself, [`retries::Retries`] for its error
