@@ -19,6 +19,7 @@ use kube::{Api, Client, Resource, core::DeserializeGuard, runtime::watcher};
 
 use crate::{
     apply::Applier,
+    brokers::Pool,
     cache::{Cache, Kind},
     events::Events,
     labels,
@@ -42,6 +43,8 @@ pub struct Context {
     pub events: Events,
     /// How often objects have failed in a row.
     pub retries: Retries,
+    /// Clients of clusters.
+    pub brokers: Pool,
 }
 
 /// A cache for each kind that reconcilers read.
@@ -80,6 +83,7 @@ impl Context {
             applier: Applier::new(client.clone()),
             events: Events::new(client.clone()),
             retries: Retries::default(),
+            brokers: Pool::default(),
             client,
             settings,
             operator_namespace,

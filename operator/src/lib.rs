@@ -14,6 +14,7 @@
 
 pub mod apply;
 pub mod broker_cluster;
+pub mod brokers;
 pub mod cache;
 pub mod conditions;
 pub mod consumer_group;
