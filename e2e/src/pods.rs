@@ -2,11 +2,10 @@
 //! Invariant: each runs as the `restricted` profile wants it: not as root, on a read-only root.
 //! Leaves what a program prints to the test that started it.
 
-use anyhow::{Context as _, Result, bail, ensure};
-use futures::{AsyncBufReadExt as _, TryStreamExt as _};
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::{
-    Api, ResourceExt as _,
+    Api,
     api::{DeleteParams, LogParams, PostParams},
 };
 use serde_json::json;
@@ -98,6 +97,21 @@ pub struct Running {
     pub name: String,
 }
 
+/// How far a pod is.
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// It has not ended; the text says what it does.
+    Before(String),
+    Succeeded,
+    Failed,
+}
+
+impl Phase {
+    fn ended(&self) -> bool {
+        !matches!(self, Self::Before(_))
+    }
+}
+
 impl Stage {
     /// Starts a program in a pod of that name.
     ///
@@ -137,25 +151,25 @@ impl Running {
     /// # Errors
     /// When it ends before, or does not do so for long.
     pub async fn prints(&self, start: &str, count: usize) -> Result<()> {
-        until(&format!("{} has begun", self.name), wait::SOON, async || {
-            self.printed().await.map(drop)
+        let what = format!("{} prints {count} lines \"{start}…\"", self.name);
+        let seen = until(&what, wait::LATER, async || {
+            let ended = self.phase().await?.ended();
+            let seen = after(&self.printed().await?, start).len();
+            ensure!(seen >= count || ended, "{seen} lines");
+            Ok(seen)
         })
         .await?;
-        let follow = LogParams { follow: true, ..LogParams::default() };
-        let read = async {
-            let mut lines = self.pods.log_stream(&self.name, &follow).await?.lines();
-            let mut seen = 0;
-            while let Some(line) = lines.try_next().await? {
-                seen += usize::from(line.starts_with(start));
-                if seen >= count {
-                    return Ok(());
-                }
-            }
-            bail!("{} ended after {seen} of {count} lines \"{start}…\"", self.name)
-        };
-        tokio::time::timeout(wait::LATER, read)
-            .await
-            .with_context(|| format!("{} has not printed {count} lines \"{start}…\"", self.name))?
+        ensure!(seen >= count, "{} ended after {seen} of {count} lines \"{start}…\"", self.name);
+        Ok(())
+    }
+
+    async fn phase(&self) -> Result<Phase> {
+        let status = self.pods.get(&self.name).await?.status.unwrap_or_default();
+        Ok(match status.phase.as_deref() {
+            Some("Succeeded") => Phase::Succeeded,
+            Some("Failed") => Phase::Failed,
+            _ => Phase::Before(format!("{:?}, {:?}", status.phase, status.container_statuses)),
+        })
     }
 
     /// Waits for its end and returns what it printed.
@@ -164,16 +178,13 @@ impl Running {
     /// When it does not end with 0, with what it printed.
     pub async fn end(&self) -> Result<String> {
         let phase = until(&format!("{} ends", self.name), wait::LATER, async || {
-            let pod = self.pods.get(&self.name).await?;
-            let status = pod.status.clone().unwrap_or_default();
-            let phase = status.phase.unwrap_or_default();
-            let ended = ["Succeeded", "Failed"].contains(&phase.as_str());
-            ensure!(ended, "{} is {phase}, {:?}", pod.name_any(), status.container_statuses);
+            let phase = self.phase().await?;
+            ensure!(phase.ended(), "{phase:?}");
             Ok(phase)
         })
         .await?;
         let printed = self.printed().await?;
-        ensure!(phase == "Succeeded", "{} failed:\n{printed}", self.name);
+        ensure!(phase == Phase::Succeeded, "{} failed:\n{printed}", self.name);
         Ok(printed)
     }
 }

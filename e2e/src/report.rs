@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{Stage, settings};
 
 /// Lines of each log.
-const LOG_LINES: i64 = 60;
+const LOG_LINES: usize = 60;
 
 /// Prints what can be learnt of the stage, and of the operator.
 pub(crate) async fn print(stage: &Stage) {
@@ -25,8 +25,9 @@ pub(crate) async fn print(stage: &Stage) {
     print_statuses::<PersistentVolumeClaim>(stage, "PersistentVolumeClaim").await;
     print_statuses::<Pod>(stage, "Pod").await;
     print_events(stage).await;
-    print_logs(&stage.api()).await;
-    print_logs(&Api::namespaced(stage.client.clone(), settings::OPERATOR_NAMESPACE)).await;
+    print_logs(&stage.api(), "").await;
+    let operators = Api::namespaced(stage.client.clone(), settings::OPERATOR_NAMESPACE);
+    print_logs(&operators, &stage.namespace).await;
 }
 
 async fn list<K>(api: &Api<K>, what: &str) -> Vec<K>
@@ -72,20 +73,22 @@ async fn print_events(stage: &Stage) {
     }
 }
 
-async fn print_logs(pods: &Api<Pod>) {
+/// Prints the ends of the pods' logs, of lines that contain `wanted`.
+async fn print_logs(pods: &Api<Pod>, wanted: &str) {
     for pod in list(pods, "Pod").await {
         let name = pod.name_any();
         let statuses = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
         let restarted = statuses.iter().any(|status| status.restart_count > 0);
         let lives: &[bool] = if restarted { &[true, false] } else { &[false] };
         for previous in lives {
-            let end = LogParams {
-                tail_lines: Some(LOG_LINES),
-                previous: *previous,
-                ..LogParams::default()
-            };
-            match pods.logs(&name, &end).await {
-                Ok(text) => eprintln!("-- end of the log of {name}, previous={previous}\n{text}"),
+            let which = LogParams { previous: *previous, ..LogParams::default() };
+            match pods.logs(&name, &which).await {
+                Ok(text) => {
+                    let lines: Vec<_> = text.lines().filter(|line| line.contains(wanted)).collect();
+                    let end = &lines[lines.len().saturating_sub(LOG_LINES)..];
+                    eprintln!("-- end of the log of {name}, previous={previous}");
+                    eprintln!("{}", end.join("\n"));
+                }
                 Err(why) => eprintln!("-- no log of {name}: {why}"),
             }
         }

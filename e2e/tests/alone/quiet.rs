@@ -43,7 +43,7 @@ async fn second_apply_of_the_same_yaml_causes_no_write() {
     play("quiet", async |stage| {
         apply_samples(&stage).await?;
         stage.ready::<BrokerCluster>("shop", "True").await?;
-        stage.ready::<Topic>("orders", "True").await?;
+        stage.ready::<Topic>("order-topic", "True").await?;
         stage.ready::<ConsumerGroup>("billing", "True").await?;
         let settled = until("the operator is at rest", LATER, async || {
             let before = writes(&stage).await?;

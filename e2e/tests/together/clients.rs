@@ -48,7 +48,7 @@ async fn samples_become_ready_and_java_clients_of_both_versions_send_and_receive
             stage.apply(sample).await?;
         }
         stage.ready::<BrokerCluster>("shop", "True").await?;
-        stage.ready::<Topic>("orders", "True").await?;
+        stage.ready::<Topic>("order-topic", "True").await?;
         stage.ready::<ConsumerGroup>("billing", "True").await?;
         together(JAVA_CLIENTS.map(|version| run_scenarios(&stage, version))).await
     })
