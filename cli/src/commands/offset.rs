@@ -107,13 +107,32 @@ pub(crate) async fn run(command: OffsetCommand, context: &Context) -> anyhow::Re
         OffsetCommand::Set { group, topic, broker, queue, offset } => {
             let queue =
                 MessageQueue { topic: topic.to_string(), broker_name: broker, queue_id: queue };
-            context
-                .with_admin(async |admin| Ok(admin.set_offset(&group, &queue, offset).await?))
-                .await?;
-            let text = format!("group {group} is at offset {offset} of {queue}");
-            context.format.done(&serde_json::json!({ "queue": queue, "offset": offset }), &text)
+            set(context, &group, &queue, offset).await
         }
     }
+}
+
+async fn set(
+    context: &Context,
+    group: &GroupName,
+    queue: &MessageQueue,
+    offset: u64,
+) -> anyhow::Result<()> {
+    let found = context
+        .with_admin(async |admin| {
+            admin.set_offset(group, queue, offset).await?;
+            Ok(admin.offset(group, queue).await?)
+        })
+        .await?;
+    // Brokers answer success for a commit that a reset stands against.
+    if let Some(found) = found.filter(|found| *found != offset) {
+        anyhow::bail!(
+            "group {group} is at offset {found} of {queue}: it was reset, and no consumer has read the queue \
+             since, or one has committed meanwhile; `gantry offset reset` moves it all the same"
+        );
+    }
+    let text = format!("group {group} is at offset {offset} of {queue}");
+    context.format.done(&serde_json::json!({ "queue": queue, "offset": offset }), &text)
 }
 
 #[derive(Serialize)]
