@@ -26,11 +26,15 @@ final class AdminScenarios {
         all.put("mqadmin_update_and_delete_topic_take_effect", AdminScenarios::updateAndDeleteTopic);
     }
 
-    /**
-     * Runs one command; it reports trouble by printing it, so output with an exception is a failure.
-     * One at a time: the output of the process is redirected meanwhile.
-     */
-    private static synchronized String mqadmin(World world, String... command) throws Exception {
+    /** Runs one command; it reports trouble by printing it, so output with an exception is a failure. */
+    private static String mqadmin(World world, String... command) throws Exception {
+        String output = outputOf(world, command);
+        Check.that(!output.contains("Exception"), String.join(" ", command) + " failed:\n" + output);
+        return output;
+    }
+
+    /** One command at a time: the output of the process is redirected meanwhile. */
+    private static synchronized String outputOf(World world, String... command) throws Exception {
         String[] arguments = new String[command.length + 2];
         System.arraycopy(command, 0, arguments, 0, command.length);
         arguments[command.length] = "-n";
@@ -48,9 +52,7 @@ final class AdminScenarios {
             System.setOut(out);
             System.setErr(err);
         }
-        String output = new String(bytes.toByteArray(), StandardCharsets.UTF_8);
-        Check.that(!output.contains("Exception"), String.join(" ", command) + " failed:\n" + output);
-        return output;
+        return new String(bytes.toByteArray(), StandardCharsets.UTF_8);
     }
 
     /** The commands of 4.9 want a logging configuration below their home folder. */
@@ -107,9 +109,12 @@ final class AdminScenarios {
         Check.until("nothing is left", () -> leftOver(world, group, topic) == 0, () -> mqadmin(world, "consumerProgress", "-g", group));
     }
 
-    /** The difference of the topic's only queue, or -1 while the command does not list it. */
+    /**
+     * The difference of the topic's only queue, or -1 while the command does not list it: before the first commit
+     * there is no progress to show, which the command takes for a failure.
+     */
     private static long leftOver(World world, String group, String topic) throws Exception {
-        for (String line : mqadmin(world, "consumerProgress", "-g", group).split("\\R")) {
+        for (String line : outputOf(world, "consumerProgress", "-g", group).split("\\R")) {
             String[] cells = line.trim().split("\\s+");
             if (cells[0].equals(topic)) {
                 Check.same("5", cells[3], "broker offset in: " + line);
