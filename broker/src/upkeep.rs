@@ -155,6 +155,7 @@ fn tend(services: &Services, stop: &Stop) {
             services.locks.expire(now.monotonic_ms);
             services.resets.forget_deleted();
             services.stats.sample(now);
+            services.figures.sample(&services.store, now);
             match services.store.maintain(now) {
                 Ok(done) => tracing::debug!(?done, "store maintained"),
                 Err(error) => failed(services, "upkeep of the store", &error),

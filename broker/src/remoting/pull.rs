@@ -73,9 +73,11 @@ fn commit(call: &Call<'_, '_>, request: &PullRequest<'_>, offset: i64) {
 fn read_cold(call: &Call<'_, '_>, pull: Pull) {
     let (shared, connection, reply) =
         (Arc::clone(call.shared), Arc::clone(call.connection), call.reply());
+    let place = call.services().counters.waiting_pulls.enter(call.now.monotonic_ms);
     call.shared.runtime.spawn(async move {
         // The semaphore lives as long as the front door and is never closed.
         let Ok(permit) = Arc::clone(&shared.cold_reads).acquire_owned().await else { return };
+        drop(place);
         let read = tokio::task::spawn_blocking(move || {
             read_and_send(&shared, &connection, reply, &pull);
             drop(permit);

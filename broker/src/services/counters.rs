@@ -14,6 +14,11 @@ use gantry_model::{GroupName, TopicName};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 
+use super::{
+    durations::{Durations, Ranges},
+    waiting::Waiting,
+};
+
 /// Messages and their bytes.
 #[derive(Debug, Default)]
 pub struct Flow {
@@ -89,6 +94,50 @@ pub enum Counted<'a> {
 
 type Table<K> = RwLock<HashMap<K, Arc<Flow>>>;
 
+/// Times that requests took to be appended to the log, without the wait for the disk.
+#[derive(Debug, Default)]
+pub struct Puts {
+    /// The times.
+    pub times: Durations,
+    /// The same by range.
+    pub ranges: Ranges,
+    /// When the append began that is under way, by the monotonic clock; 0: there is none.
+    began_us: AtomicU64,
+}
+
+impl Puts {
+    /// Carries out one append of several requests and counts how long it took.
+    pub fn timed<R>(
+        &self,
+        requests: u64,
+        now_us: impl Fn() -> u64,
+        append: impl FnOnce() -> R,
+    ) -> R {
+        let began_us = now_us().max(1);
+        // Of several at a time, the first is watched.
+        let is_watched = self
+            .began_us
+            .compare_exchange(0, began_us, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok();
+        let result = append();
+        if is_watched {
+            self.began_us.store(0, Ordering::Relaxed);
+        }
+        let us = now_us().saturating_sub(began_us);
+        self.times.add(us, requests);
+        self.ranges.add(us, requests);
+        result
+    }
+
+    /// How long the append has lasted that is under way, in microseconds; 0: there is none.
+    pub fn under_way_us(&self, now_us: u64) -> u64 {
+        match self.began_us.load(Ordering::Relaxed) {
+            0 => 0,
+            began_us => now_us.saturating_sub(began_us),
+        }
+    }
+}
+
 /// All counts of a broker.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -96,6 +145,18 @@ pub struct Counters {
     messages_out: Table<(TopicName, GroupName)>,
     dead_letters: Table<(TopicName, GroupName)>,
     sent_back: Table<(TopicName, GroupName)>,
+    /// Times that requests took to be appended.
+    pub puts: Puts,
+    /// Reads of queues that found a message.
+    pub found_reads: AtomicU64,
+    /// Reads of queues that found none.
+    pub missed_reads: AtomicU64,
+    /// Longest read of a queue, in microseconds.
+    pub read_us_max: AtomicU64,
+    /// Cold pulls that wait for their turn.
+    pub waiting_pulls: Waiting,
+    /// Look-ups that wait for their turn.
+    pub waiting_look_ups: Waiting,
     /// Sends refused, whatever the reason.
     pub refused_sends: AtomicU64,
     /// Timers that fired.
@@ -163,6 +224,13 @@ impl Counters {
         for ((topic, group), flow) in self.dead_letters.read().iter() {
             each(topic, group, flow.get().0);
         }
+    }
+
+    /// Counts one read of a queue that took `us` microseconds.
+    pub fn read(&self, has_found: bool, us: u64) {
+        let reads = if has_found { &self.found_reads } else { &self.missed_reads };
+        reads.fetch_add(1, Ordering::Relaxed);
+        self.read_us_max.fetch_max(us, Ordering::Relaxed);
     }
 
     /// Counts one failure of background work.

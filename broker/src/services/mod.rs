@@ -8,6 +8,8 @@ pub mod clock;
 pub mod commit;
 pub mod compose;
 pub mod counters;
+pub mod durations;
+pub mod figures;
 pub mod filter;
 pub mod groups;
 pub mod hold;
@@ -25,6 +27,7 @@ pub mod signal;
 pub mod stats;
 pub mod timers;
 pub mod topics;
+pub mod waiting;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -38,6 +41,7 @@ use self::{
     commit::Commits,
     compose::Stamp,
     counters::Counters,
+    figures::Figures,
     groups::Groups,
     hold::Holds,
     lifecycle::Lifecycle,
@@ -101,6 +105,8 @@ pub struct Services {
     pub counters: Arc<Counters>,
     /// Rates of what is counted.
     pub stats: Stats,
+    /// Rates and totals of the whole broker.
+    pub figures: Figures,
     /// Address that clients connect to.
     pub store_host: Arc<StoreHost>,
 }
@@ -130,6 +136,7 @@ impl Services {
         let unique_ids = UniqueIds::new(address.ip(), std::process::id(), rand::random());
         let sends = Sends {
             store: Arc::clone(&store),
+            clock,
             settings: Arc::clone(&settings),
             lifecycle: Arc::clone(&lifecycle),
             topics: Arc::clone(&topics),
@@ -145,6 +152,7 @@ impl Services {
         let resets = Arc::new(Resets::new(Arc::clone(&store), Arc::clone(&holds)));
         let pulls = Pulls {
             store: Arc::clone(&store),
+            clock,
             settings: Arc::clone(&settings),
             topics: Arc::clone(&topics),
             groups: Arc::clone(&groups),
@@ -162,6 +170,7 @@ impl Services {
             clock,
             Arc::clone(&timer_signal),
         );
+        let figures = Figures::new(Arc::clone(&counters), clock.now());
         let stats = Stats::new(Arc::clone(&counters), &settings.cluster_name, clock.now());
         let offsets = Offsets::new(
             Arc::clone(&store),
@@ -192,6 +201,7 @@ impl Services {
             flush_due,
             counters,
             stats,
+            figures,
             store_host,
         })
     }

@@ -13,6 +13,7 @@ use gantry_model::{
 use gantry_store::{Now, QueueRead, ReadError, ReadLimits, ReadStatus, Store, Topic};
 
 use super::{
+    clock::Clock,
     counters::Counters,
     filter::{FilterError, TagFilter},
     groups::{GroupError, Groups},
@@ -161,6 +162,7 @@ impl Pull {
 /// Everything that a pull touches.
 pub struct Pulls {
     pub(super) store: Arc<Store>,
+    pub(super) clock: Clock,
     pub(super) settings: Arc<BrokerSettings>,
     pub(super) topics: Arc<Topics>,
     pub(super) groups: Arc<Groups>,
@@ -232,7 +234,10 @@ impl Pulls {
         let accept = |tag_hash: i64| pull.filter.accepts(tag_hash);
         let start = out.len();
         let Pull { topic, queue, .. } = pull;
+        let began_us = self.clock.monotonic_us();
         let read = self.store.read_queue(topic, *queue, pull.from(), limits, &accept, out)?;
+        let us = self.clock.monotonic_us().saturating_sub(began_us);
+        self.counters.read(read.status == ReadStatus::Found, us);
         if read.status == ReadStatus::Found {
             let flow = self.counters.messages_out(topic.name(), &pull.group.group_name);
             flow.add(read.messages.into(), (out.len() - start) as u64);

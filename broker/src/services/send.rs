@@ -18,6 +18,7 @@ use gantry_store::{
 };
 
 use super::{
+    clock::Clock,
     compose::{DELAY_KEYS, PARK_KEYS, Seen, Stamp, index, put, put_number},
     counters::{Counters, MessageKind},
     groups::{GroupError, Groups},
@@ -199,6 +200,7 @@ impl Outgoing {
 /// Everything that a send touches.
 pub struct Sends {
     pub(super) store: Arc<Store>,
+    pub(super) clock: Clock,
     pub(super) settings: Arc<BrokerSettings>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) topics: Arc<Topics>,
@@ -240,7 +242,10 @@ impl Sends {
 
     /// Appends everything in the outbox, all or nothing. The messages are confirmed when the ticket is.
     pub fn append(&self, outgoing: &mut Outgoing, now: Now) -> Result<Ticket, AppendError> {
-        let appended = outgoing.outbox.append(&self.store, now);
+        let requests = outgoing.accepted.len() as u64;
+        let now_us = || self.clock.monotonic_us();
+        let append = || outgoing.outbox.append(&self.store, now);
+        let appended = self.counters.puts.timed(requests, now_us, append);
         match &appended {
             Ok(_) => {
                 self.count(outgoing);
@@ -249,8 +254,7 @@ impl Sends {
                 }
             }
             Err(error) => {
-                let refused = outgoing.accepted.len() as u64;
-                self.counters.refused_sends.fetch_add(refused, Ordering::Relaxed);
+                self.counters.refused_sends.fetch_add(requests, Ordering::Relaxed);
                 self.lifecycle.note_append_error(error);
             }
         }

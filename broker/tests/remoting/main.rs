@@ -4,6 +4,7 @@
 
 mod admin_progress;
 mod admin_query;
+mod admin_status;
 mod admin_topics;
 mod clients;
 mod delay;

@@ -7,6 +7,7 @@ mod groups;
 mod inspect;
 mod progress;
 mod query;
+mod status;
 mod topics;
 
 use gantry_remoting::{ResponseCode, json::JsonBody};
@@ -22,6 +23,7 @@ pub(super) fn handle(call: &mut Call<'_, '_>) {
         progress::handle,
         inspect::handle,
         query::handle,
+        status::handle,
     ];
     if families.iter().any(|handle| handle(call)) {
         return;

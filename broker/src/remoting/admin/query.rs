@@ -85,9 +85,11 @@ fn look(
 ) {
     let (shared, connection, reply) =
         (Arc::clone(call.shared), Arc::clone(call.connection), call.reply());
+    let place = call.services().counters.waiting_look_ups.enter(call.now.monotonic_ms);
     call.shared.runtime.spawn(async move {
         // The semaphore lives as long as the front door and is never closed.
         let Ok(permit) = Arc::clone(&shared.cold_reads).acquire_owned().await else { return };
+        drop(place);
         let looked = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             if connection.is_closed() {
