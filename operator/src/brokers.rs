@@ -52,6 +52,14 @@ pub trait Brokers: Send + Sync {
         topic: &'a str,
         queue: u32,
     ) -> Answer<'a, Option<u64>>;
+    /// Offset of a queue's first message stored at a time or later, the queue's end without one.
+    fn offset_at<'a>(
+        &'a self,
+        address: &'a str,
+        topic: &'a str,
+        queue: u32,
+        time_ms: u64,
+    ) -> Answer<'a, u64>;
     /// Commits a group's offset in a queue.
     fn set_offset<'a>(
         &'a self,
@@ -118,6 +126,16 @@ impl Brokers for RemotingBrokers {
         queue: u32,
     ) -> Answer<'a, Option<u64>> {
         Box::pin(async move { self.admin.at(address).offset(group, topic, queue).await })
+    }
+
+    fn offset_at<'a>(
+        &'a self,
+        address: &'a str,
+        topic: &'a str,
+        queue: u32,
+        time_ms: u64,
+    ) -> Answer<'a, u64> {
+        Box::pin(async move { self.admin.at(address).offset_at(topic, queue, time_ms).await })
     }
 
     fn set_offset<'a>(

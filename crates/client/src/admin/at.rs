@@ -7,7 +7,7 @@ use gantry_remoting::{
     Command, RequestCode, ResponseCode,
     command::{
         groups::GroupRequest,
-        offsets::{OffsetAnswer, QueryOffset, UpdateOffset},
+        offsets::{OffsetAnswer, QueryOffset, SearchOffset, UpdateOffset},
         progress::{ConsumeStats, ConsumeStatsRequest},
         topics::{TopicRequest, TopicStats},
     },
@@ -121,11 +121,36 @@ impl BrokerAdmin<'_> {
         let command = Command::request(RequestCode::QUERY_CONSUMER_OFFSET).with_header(&fields);
         let found = self.admin.call(operation, self.address, &command).await;
         let Some(answer) = present(found, ResponseCode::QUERY_NOT_FOUND)? else { return Ok(None) };
+        self.offset_in(operation, &answer).map(Some)
+    }
+
+    fn offset_in(&self, operation: &'static str, answer: &Command) -> Result<u64, AdminError> {
         let fields: OffsetAnswer = answer.fields().map_err(|error| AdminError::Request {
             operation,
             source: unreadable(self.address, "an offset", error),
         })?;
-        Ok(Some(fields.offset.max(0) as u64))
+        Ok(fields.offset.max(0) as u64)
+    }
+
+    /// Offset of the first message of a queue stored at a time or later, in milliseconds since 1970; the queue's end
+    /// without one.
+    pub async fn offset_at(
+        &self,
+        topic: &str,
+        queue: u32,
+        time_ms: u64,
+    ) -> Result<u64, AdminError> {
+        let operation = "ask for an offset";
+        let fields = SearchOffset {
+            topic,
+            queue_id: queue as i32,
+            timestamp: time_ms as i64,
+            boundary_type: None,
+        };
+        let command =
+            Command::request(RequestCode::SEARCH_OFFSET_BY_TIMESTAMP).with_header(&fields);
+        let answer = self.admin.call(operation, self.address, &command).await?;
+        self.offset_in(operation, &answer)
     }
 
     /// Commits an offset for a group in a queue.
