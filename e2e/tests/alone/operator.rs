@@ -119,8 +119,12 @@ const BROKER: &str = "shop-broker-0-0";
 
 /// Sends, deletes the broker, reads; returns the uid of the broker that came instead.
 async fn serve_without_operator(stage: &Stage, pods: &BTreeMap<String, String>) -> Result<String> {
-    let operators = metrics::operator_pods(&stage.client).await?;
-    ensure!(operators.is_empty(), "the operator is still there");
+    until("the operator is gone", SOON, async || {
+        let left = metrics::operator_pods(&stage.client).await?;
+        ensure!(left.is_empty(), "{} pods are left", left.len());
+        Ok(())
+    })
+    .await?;
     ensure!(cluster_pods(stage).await? == *pods, "pods of the cluster were replaced");
     stage.api::<Topic>().get("orders").await.context("the resources are gone")?;
     let send = stage.workload(JAVA_CLIENTS[0], &["send", "orders", "m", "20"]);
