@@ -18,6 +18,12 @@ use serde_json::ser::{CharEscape, Formatter};
 
 /// Deepest nesting of a body that is rewritten before it is read.
 const DEPTH_MAX: usize = 64;
+/// Largest body in which references are followed: clients send them in small bodies only.
+const REFERRING_BODY_MAX: usize = 1 << 20;
+/// Most memory that copies for references may take, all of one body together.
+const COPIES_MAX: usize = 1 << 20;
+/// What one value takes at least, with its place in a list or a map.
+const VALUE_SIZE: usize = 64;
 
 /// Why a body is not what its command needs.
 #[derive(Debug, thiserror::Error)]
@@ -90,30 +96,68 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Erro
         return Err(error.unwrap_or_else(|| serde::de::Error::custom("keys cannot be quoted")));
     };
     if has_reference(&quoted) {
-        let mut tree: serde_json::Value = serde_json::from_slice(&quoted)?;
-        let whole = tree.clone();
-        resolve(&mut tree, &whole);
-        return serde_json::from_value(tree);
+        follow_references(&quoted)
+    } else {
+        serde_json::from_slice(&quoted)
     }
-    serde_json::from_slice(&quoted)
 }
 
 fn has_reference(body: &[u8]) -> bool {
     memchr::memmem::find(body, b"\"$ref\"").is_some()
 }
 
+/// A reference of few bytes may name a large value, and many may name the same one: their copies are bounded.
+fn follow_references<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    use serde::de::Error;
+    if body.len() > REFERRING_BODY_MAX {
+        let most =
+            format!("references are followed in bodies of at most {REFERRING_BODY_MAX} bytes");
+        return Err(serde_json::Error::custom(most));
+    }
+    let mut tree: serde_json::Value = serde_json::from_slice(body)?;
+    let whole = tree.clone();
+    if resolve(&mut tree, &whole, &mut COPIES_MAX.clone()).is_none() {
+        let most = format!("copies for references would take more than {COPIES_MAX} bytes");
+        return Err(serde_json::Error::custom(most));
+    }
+    serde_json::from_value(tree)
+}
+
 /// Replaces `{"$ref":"$.a.b"}` by what the path names; references inside what was found stay.
-fn resolve(value: &mut serde_json::Value, whole: &serde_json::Value) {
+/// `None` when the copies would take more than `left` bytes.
+fn resolve(
+    value: &mut serde_json::Value,
+    whole: &serde_json::Value,
+    left: &mut usize,
+) -> Option<()> {
     if let Some(path) = value.get("$ref").and_then(serde_json::Value::as_str) {
-        *value = look_up(whole, path).cloned().unwrap_or(serde_json::Value::Null);
-        return;
+        let found = look_up(whole, path).unwrap_or(&serde_json::Value::Null);
+        charge(found, left)?;
+        *value = found.clone();
+        return Some(());
     }
     match value {
-        serde_json::Value::Array(items) => items.iter_mut().for_each(|v| resolve(v, whole)),
-        serde_json::Value::Object(members) => {
-            members.values_mut().for_each(|v| resolve(v, whole));
+        serde_json::Value::Array(items) => {
+            items.iter_mut().try_for_each(|v| resolve(v, whole, left))
         }
-        _ => {}
+        serde_json::Value::Object(members) => {
+            members.values_mut().try_for_each(|v| resolve(v, whole, left))
+        }
+        _ => Some(()),
+    }
+}
+
+/// Takes what a copy of `value` needs from `left`; looks no further once that is used up.
+fn charge(value: &serde_json::Value, left: &mut usize) -> Option<()> {
+    let text = value.as_str().map_or(0, str::len);
+    *left = left.checked_sub(VALUE_SIZE + text)?;
+    match value {
+        serde_json::Value::Array(items) => items.iter().try_for_each(|v| charge(v, left)),
+        serde_json::Value::Object(members) => members.iter().try_for_each(|(key, v)| {
+            *left = left.checked_sub(key.len())?;
+            charge(v, left)
+        }),
+        _ => Some(()),
     }
 }
 
@@ -516,6 +560,26 @@ mod tests {
         assert_eq!(tree["b"]["x"], 3);
         let text = br#"{"b":{"$ref":"$.nowhere"}}"#;
         assert!(from_json::<serde_json::Value>(text).unwrap()["b"].is_null());
+    }
+
+    #[test]
+    fn references_cannot_multiply_a_body() {
+        let large = "x".repeat(100_000);
+        let list = |count| {
+            let references = vec![r#"{"$ref":"$.large"}"#; count].join(",");
+            format!(r#"{{"large":"{large}","list":[{references}]}}"#)
+        };
+        let few: serde_json::Value = from_json(list(10).as_bytes()).unwrap();
+        assert_eq!(few["list"][9], few["large"]);
+        let error = from_json::<serde_json::Value>(list(11).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("more than 1048576 bytes"), "{error}");
+        // Many small values count as what they take, not as what they are written with.
+        let nothing = "0,".repeat(20_000);
+        let text = format!(r#"{{"large":[{nothing}0],"a":{{"$ref":"$.large"}}}}"#);
+        assert!(from_json::<serde_json::Value>(text.as_bytes()).is_err());
+        let text = format!(r#"{{"a":{{"$ref":"$"}},"b":[{}0]}}"#, "0,".repeat(REFERRING_BODY_MAX));
+        let error = from_json::<serde_json::Value>(text.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("bodies of at most"), "{error}");
     }
 
     #[test]
