@@ -3,6 +3,7 @@
 //! none is larger than [`BLOCK_BYTES`]. A position is never used for other bytes, so no block has to be taken back.
 //! Leaves to its callers which bytes may be seen, and whether records verify. Reads no disk.
 
+use bytes::BytesMut;
 use parking_lot::RwLock;
 
 /// Bytes of a block: what one read of the disk brings for several readers, and for several queues of one reader.
@@ -45,19 +46,19 @@ impl Blocks {
         &self.places[(block_number(at) % BLOCKS as u64) as usize]
     }
 
-    /// Fills `out` with the bytes from `at` on, if all of them are here.
-    pub(super) fn copy(&self, at: u64, out: &mut [u8]) -> bool {
-        let mut done = 0;
-        while done < out.len() {
-            let at = at + done as u64;
+    /// Appends `bytes` bytes from `at` on to `out`, if all of them are here; else `out` is as before.
+    pub(super) fn copy(&self, at: u64, bytes: usize, out: &mut BytesMut) -> bool {
+        let before = out.len();
+        let end = before + bytes;
+        while out.len() < end {
+            let at = at + (out.len() - before) as u64;
             let block = self.place(at).read();
             let known = block.from(at);
-            let bytes = known.len().min(out.len() - done);
-            if bytes == 0 {
+            if known.is_empty() {
+                out.truncate(before);
                 return false;
             }
-            out[done..done + bytes].copy_from_slice(&known[..bytes]);
-            done += bytes;
+            out.extend_from_slice(&known[..known.len().min(end - out.len())]);
         }
         true
     }
@@ -125,8 +126,10 @@ mod tests {
     }
 
     fn copied(blocks: &Blocks, at: u64, count: usize) -> Option<Vec<u8>> {
-        let mut out = vec![0; count];
-        blocks.copy(at, &mut out).then_some(out)
+        let mut out = BytesMut::from("before");
+        let is_there = blocks.copy(at, count, &mut out);
+        assert_eq!((&out[..6], out.len()), (&b"before"[..], if is_there { 6 + count } else { 6 }));
+        is_there.then(|| out[6..].to_vec())
     }
 
     #[test]

@@ -227,26 +227,27 @@ impl Log {
     ) -> Result<(), ReadError> {
         let before = out.len();
         // Checked before memory is taken: the size may come from a damaged place.
-        self.check_range(position, bytes)?;
+        let segment = self.check_range(position, bytes)?;
+        let (tail, read_last) = (&self.0.tail, &self.0.read_last);
+        if tail.copy(position.0, bytes, out) || read_last.copy(position.0, bytes, out) {
+            return Ok(());
+        }
         out.resize(before + bytes, 0);
-        let outcome = self.read_into(position, patience, &mut out[before..]);
+        let outcome = self.read_file(&segment, position, patience, &mut out[before..]);
         if outcome.is_err() {
             out.truncate(before);
         }
         outcome
     }
 
-    /// Fills `out` with the bytes from `position` on. They are not verified.
-    fn read_into(
+    /// Fills `out` with the bytes from `position` on, all of which lie in `segment`. They are not verified.
+    fn read_file(
         &self,
+        segment: &Segment,
         position: PhysicalOffset,
         patience: Patience,
         out: &mut [u8],
     ) -> Result<(), ReadError> {
-        let segment = self.check_range(position, out.len())?;
-        if self.0.tail.copy(position.0, out) || self.0.read_last.copy(position.0, out) {
-            return Ok(());
-        }
         let failed = |source| ReadError::Io { path: segment.path.clone(), position, source };
         let at = position.0 - segment.base;
         let read = match patience {
@@ -306,8 +307,11 @@ impl Log {
         }
         let start = PhysicalOffset(wanted.block.max(self.start().0));
         let end = (wanted.block + BLOCK_BYTES as u64).min(self.written().0);
-        let mut bytes = vec![0; end.saturating_sub(start.0) as usize];
-        if self.read_into(start, patience, &mut bytes).is_ok() {
+        let size = end.saturating_sub(start.0) as usize;
+        // A block across a segment's border is not kept: there is one a segment.
+        let Ok(segment) = self.check_range(start, size) else { return };
+        let mut bytes = vec![0; size];
+        if self.read_file(&segment, start, patience, &mut bytes).is_ok() {
             self.0.read_last.put(start.0, bytes);
         }
     }
