@@ -40,7 +40,7 @@ use crate::{
 
 /// Field manager of the status.
 const STATUS_MANAGER: &str = "gantry-operator/consumergroup-status";
-/// How often the backlog of a group is asked for whose consumers are scaled.
+/// How often the backlog of a group is asked for whose consumers are scaled, and how soon silent brokers are asked again.
 const POLL_SCALED: Duration = Duration::from_secs(2);
 /// How often that of the others is.
 const POLL: Duration = Duration::from_secs(10);
@@ -145,6 +145,7 @@ async fn reconcile(
         | Reason::Duplicate
         | Reason::ReservedName
         | Reason::InvalidSpec => Action::await_change(),
+        Reason::Starting | Reason::BrokersUnreachable => Action::requeue(POLL_SCALED),
         _ if scaled.is_some() => Action::requeue(POLL_SCALED),
         _ => Action::requeue(POLL),
     })
