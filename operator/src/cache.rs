@@ -190,3 +190,105 @@ fn key_of<K: Kind>(meta: &kube::api::ObjectMeta) -> ObjectRef<K> {
         None => key,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt};
+    use gantry_resources::Topic;
+    use serde_json::json;
+
+    use super::*;
+
+    fn topic(name: &str) -> DeserializeGuard<Topic> {
+        let topic = json!({
+            "apiVersion": "gantry.dev/v1alpha1", "kind": "Topic",
+            "metadata": { "name": name, "namespace": "ns" },
+            "spec": { "clusterRef": { "name": "shop" } },
+        });
+        serde_json::from_value(topic).unwrap()
+    }
+
+    fn unreadable(name: &str) -> DeserializeGuard<Topic> {
+        let topic = json!({
+            "apiVersion": "gantry.dev/v1alpha1", "kind": "Topic",
+            "metadata": { "name": name, "namespace": "ns" },
+            "spec": { "queues": "many" },
+        });
+        let guard: DeserializeGuard<Topic> = serde_json::from_value(topic).unwrap();
+        assert!(guard.0.is_err());
+        guard
+    }
+
+    struct World {
+        cache: Cache<Topic>,
+        writer: Writer<Topic>,
+        initial: Vec<Arc<Topic>>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+            let client = kube::Client::try_from(config).unwrap();
+            let cache = Cache::new(Api::all(client), watcher::Config::default());
+            let writer = cache.writer.lock().take().unwrap();
+            Self { cache, writer, initial: Vec::new() }
+        }
+
+        fn take(&mut self, event: watcher::Event<DeserializeGuard<Topic>>) {
+            self.cache.take(event, &mut self.writer, &mut self.initial);
+        }
+
+        fn list(&mut self, topics: Vec<DeserializeGuard<Topic>>) {
+            self.take(watcher::Event::Init);
+            for topic in topics {
+                self.take(watcher::Event::InitApply(topic));
+            }
+            self.take(watcher::Event::InitDone);
+        }
+
+        fn names(&self) -> Vec<String> {
+            let mut names: Vec<_> =
+                self.cache.in_namespace("ns").iter().map(|topic| topic.name_any()).collect();
+            names.sort_unstable();
+            names
+        }
+    }
+
+    /// Names of the changes that are waiting.
+    fn heard(changes: &mut (impl Stream<Item = Arc<Topic>> + Unpin)) -> Vec<String> {
+        let mut names = Vec::new();
+        while let Some(Some(topic)) = changes.next().now_or_never() {
+            names.push(topic.name_any());
+        }
+        names
+    }
+
+    #[tokio::test]
+    async fn object_that_cannot_be_read_is_left_out_and_stops_nothing() {
+        let mut world = World::new();
+        let mut changes = Box::pin(world.cache.changes());
+        world.list(vec![topic("a"), unreadable("b"), topic("c")]);
+        assert_eq!(world.names(), ["a", "c"]);
+        assert_eq!(heard(&mut changes), ["a", "c"]);
+        world.take(watcher::Event::Apply(unreadable("a")));
+        assert_eq!(world.names(), ["c"], "what cannot be read any more is left alone");
+        assert_eq!(heard(&mut changes), ["a"]);
+        world.take(watcher::Event::Apply(topic("a")));
+        assert_eq!(world.names(), ["a", "c"]);
+    }
+
+    #[tokio::test]
+    async fn listener_hears_of_removals_also_of_those_that_a_broken_watch_missed() {
+        let mut world = World::new();
+        world.list(vec![topic("a"), topic("b"), topic("c")]);
+        let mut changes = Box::pin(world.cache.changes());
+        let mut first = heard(&mut changes);
+        first.sort_unstable();
+        assert_eq!(first, ["a", "b", "c"], "a late listener hears of all that there is");
+        world.take(watcher::Event::Delete(topic("a")));
+        assert_eq!(heard(&mut changes), ["a"]);
+        world.list(vec![topic("c")]);
+        assert_eq!(heard(&mut changes), ["b", "c"]);
+        assert_eq!(world.names(), ["c"]);
+    }
+}

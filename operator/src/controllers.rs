@@ -3,7 +3,7 @@
 //! together, after the reconciles that run.
 //! Leaves what a reconcile does to the folder of each kind.
 
-use std::{fmt::Debug, hash::Hash, sync::Arc};
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt, future::join_all};
 use kube::{
@@ -55,30 +55,33 @@ pub fn config() -> controller::Config {
     controller::Config::default().concurrency(CONCURRENCY)
 }
 
-/// Drives a controller to its end and logs what fails. Outcomes of reconciles are logged by their error policies.
+/// Drives a controller to its end, counts reconciles and logs what fails. Errors of reconciles are logged by their
+/// error policies.
 pub async fn drive<K, E, Q>(
     results: impl Stream<Item = Result<(ObjectRef<K>, controller::Action), controller::Error<E, Q>>>,
 ) where
-    K: Resource,
-    K::DynamicType: Debug + Eq + Hash,
+    K: Resource<DynamicType = ()>,
     E: std::error::Error + 'static,
     Q: std::error::Error + 'static,
 {
     results
         .for_each(|result| async {
-            match result {
-                // An object that is gone before its turn, and what the error policy has logged.
-                Ok(_)
-                | Err(
-                    controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..),
-                ) => {}
+            let outcome = match result {
+                Ok(_) => "done",
+                Err(controller::Error::ReconcilerFailed(..)) => "failed",
+                // It was deleted before its turn.
+                Err(controller::Error::ObjectNotFound(_)) => "gone",
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "a controller goes on"
-                    );
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "a controller goes on");
+                    return;
                 }
-            }
+            };
+            metrics::counter!(
+                "gantry_operator_reconciles_total",
+                "kind" => K::kind(&()).into_owned(), "outcome" => outcome
+            )
+            .increment(1);
         })
         .await;
 }

@@ -33,7 +33,22 @@ impl Events {
     where
         K: Resource<DynamicType = ()>,
     {
-        self.say(&about.object_ref(&()), EventType::Normal, reason, action, note).await;
+        self.say(&about.object_ref(&()), None, EventType::Normal, reason, action, note).await;
+    }
+
+    /// The same with a second object, each of which makes an event of its own.
+    pub async fn normal_with<K>(
+        &self,
+        about: &K,
+        other: ObjectReference,
+        reason: &str,
+        action: &str,
+        note: String,
+    ) where
+        K: Resource<DynamicType = ()>,
+    {
+        self.say(&about.object_ref(&()), Some(other), EventType::Normal, reason, action, note)
+            .await;
     }
 
     /// Says that something is wrong.
@@ -41,18 +56,20 @@ impl Events {
     where
         K: Resource<DynamicType = ()>,
     {
-        self.say(&about.object_ref(&()), EventType::Warning, reason, action, note).await;
+        self.say(&about.object_ref(&()), None, EventType::Warning, reason, action, note).await;
     }
 
     async fn say(
         &self,
         about: &ObjectReference,
+        secondary: Option<ObjectReference>,
         type_: EventType,
         reason: &str,
         action: &str,
         note: String,
     ) {
-        let sentence = (about.uid.clone().unwrap_or_default(), format!("{reason}: {note}"));
+        let other = secondary.as_ref().and_then(|other| other.uid.clone()).unwrap_or_default();
+        let sentence = (about.uid.clone().unwrap_or_default(), format!("{reason}: {note} {other}"));
         if !self.is_new(sentence) {
             return;
         }
@@ -61,7 +78,7 @@ impl Events {
             reason: reason.to_owned(),
             note: Some(truncated(note)),
             action: action.to_owned(),
-            secondary: None,
+            secondary,
         };
         if let Err(error) = self.recorder.publish(&event, about).await {
             let error = &error as &dyn std::error::Error;

@@ -16,6 +16,7 @@ pub mod apply;
 pub mod broker_cluster;
 pub mod brokers;
 pub mod cache;
+mod causes;
 pub mod conditions;
 pub mod consumer_group;
 mod context;
@@ -31,5 +32,6 @@ mod settings;
 pub mod status;
 pub mod topic;
 
+pub use causes::with_causes;
 pub use context::{Caches, Context};
 pub use settings::{Labels, LabelsError, Settings};

@@ -18,7 +18,10 @@ mod volumes;
 use std::{sync::Arc, time::Duration};
 
 use gantry_resources::BrokerCluster;
-use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use k8s_openapi::{
+    api::core::v1::{ObjectReference, Pod},
+    jiff::Timestamp,
+};
 use kube::{
     Resource, ResourceExt,
     api::{DeleteParams, Preconditions},
@@ -27,7 +30,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    observe::{Observed, cluster_of, with_causes},
+    observe::{Observed, cluster_of},
     registry::RemotingRegistry,
     render::{Objects, RenderError},
     report::Outcome,
@@ -40,7 +43,7 @@ use crate::{
     apply::{Applied, ApplyError},
     cache::{Cache, Kind},
     conditions::{Reason, Wanted},
-    controllers, status,
+    controllers, status, with_causes,
 };
 
 /// Field manager of rendered objects.
@@ -202,7 +205,15 @@ async fn replace(
     match ctx.api::<Pod>(&valid.namespace).delete(pod, &params).await {
         Ok(_) => {
             let note = format!("pod {pod} is replaced by one of the newest revision");
-            ctx.events.normal(cluster, "Replacing", "Roll", note).await;
+            let replaced = ObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Pod".into()),
+                name: Some(pod.to_owned()),
+                namespace: Some(valid.namespace.clone()),
+                uid: Some(uid.to_owned()),
+                ..ObjectReference::default()
+            };
+            ctx.events.normal_with(cluster, replaced, "Replacing", "Roll", note).await;
             Ok(())
         }
         // It is gone already, or has a successor.

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Context,
     labels::{self, Component},
+    with_causes,
 };
 
 /// One name server or broker that is to run.
@@ -150,7 +151,7 @@ pub(super) async fn observe(
     });
     let mut servers: Vec<Server> = name_servers.chain(brokers).collect();
     let registered = ask(registry, cluster, &servers).await;
-    let registry_error = registered.as_ref().err().map(with_causes);
+    let registry_error = registered.as_ref().err().map(|error| with_causes(error));
     if let Ok(registered) = &registered {
         register(&mut servers, name, registered);
     }
@@ -179,11 +180,20 @@ impl SetRevisions<'_> {
     }
 
     fn server(&self, set: &str, pod: String) -> Server {
-        match self.ctx.caches.pods.get(&self.cluster.namespace, &pod) {
-            Some(found) => of_pod(&found, self.revision(set).as_deref()),
-            None => Server { pod, ..Server::default() },
-        }
+        let (caches, namespace) = (&self.ctx.caches, &self.cluster.namespace);
+        let Some(found) = caches.pods.get(namespace, &pod) else {
+            return Server { pod, ..Server::default() };
+        };
+        let server = of_pod(&found, self.revision(set).as_deref());
+        // A pod of a cluster that was deleted may outlive it for a moment, ready and registered.
+        let set = caches.stateful_sets.get(namespace, set);
+        let is_of_set = set.is_some_and(|set| is_owned_by(&found, set.uid().as_deref()));
+        if is_of_set { server } else { Server { life: Life::Stopping, ..server } }
     }
+}
+
+fn is_owned_by(pod: &Pod, uid: Option<&str>) -> bool {
+    pod.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
 fn newest_revision(set: &StatefulSet) -> Option<String> {
@@ -260,17 +270,6 @@ fn service_ip(ctx: &Context, cluster: &Valid<'_>) -> Option<String> {
         ctx.caches.services.get(&cluster.namespace, &names::name_servers(&cluster.name))?;
     let ip = service.spec.as_ref()?.cluster_ip.clone()?;
     (!ip.is_empty() && ip != "None").then(|| socket_address(&ip, names::NAME_SERVER_PORT))
-}
-
-/// An error and what caused it, in one line.
-pub(super) fn with_causes(error: &(impl std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }
 
 /// The cluster that an object with the operator's labels belongs to.
