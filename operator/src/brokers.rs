@@ -2,6 +2,9 @@
 //! Invariant: every question has an end; an error names the broker; a cluster that is gone keeps no connection.
 //! Leaves decisions to `topic` and `consumer_group`, which are tested with a fake of the trait.
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 use std::{collections::HashMap, time::Duration};
 
 use futures::future::BoxFuture;

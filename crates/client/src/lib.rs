@@ -23,6 +23,7 @@ pub use consumer::{
     Consumed, Consumer, ConsumerError, ConsumerSettings, MessageModel, StartFrom, Subscription,
 };
 pub use error::{Cause, RequestError, RouteError};
+pub use gantry_remoting::ResponseCode;
 pub use message::{Compression, Message, MessageQueue, ReceivedMessage};
 pub use producer::{Producer, ProducerSettings, SendError, SendReceipt, SendStatus};
 pub use pull::{PullBatch, PullError, PullReader, PullStatus};

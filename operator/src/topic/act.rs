@@ -102,3 +102,81 @@ async fn tell(
     let now = brokers.topic(&primary.address, name).await?;
     Ok(now.as_ref().map_or(0, plan::queues))
 }
+
+#[cfg(test)]
+mod tests {
+    use gantry_model::{Permission, TopicConfig};
+
+    use super::*;
+    use crate::brokers::fake::FakeBrokers;
+
+    fn spec() -> TopicSpec {
+        serde_yaml::from_str("{clusterRef: {name: shop}, queues: 4, type: Fifo}").unwrap()
+    }
+
+    fn orders() -> TopicName {
+        TopicName::new("OrderTopic").unwrap()
+    }
+
+    fn topic_on(brokers: &FakeBrokers, broker: &str) -> Option<TopicConfig> {
+        brokers.with(broker, |broker| broker.topics.get("OrderTopic").cloned())
+    }
+
+    async fn pass(brokers: &FakeBrokers) -> Outcome {
+        converge(brokers, "shop", 2, &orders(), &spec()).await
+    }
+
+    #[tokio::test]
+    async fn topic_comes_to_every_group_and_a_second_pass_changes_nothing() {
+        let brokers = FakeBrokers::new(&["shop-0", "shop-1"]);
+        for _ in 0..2 {
+            let outcome = pass(&brokers).await;
+            assert_eq!(outcome.condition.reason, Reason::AsDeclared);
+            let queues: Vec<_> = outcome.brokers.unwrap().iter().map(|on| on.queues).collect();
+            assert_eq!(queues, [4, 4]);
+        }
+        let changes = brokers.with("shop-1", |broker| broker.changes.len());
+        assert_eq!(changes, 1);
+    }
+
+    #[tokio::test]
+    async fn topic_changed_or_deleted_behind_its_back_is_repaired() {
+        let brokers = FakeBrokers::new(&["shop-0", "shop-1"]);
+        pass(&brokers).await;
+        brokers.with("shop-0", |broker| broker.topics.clear());
+        brokers.with("shop-1", |broker| {
+            broker.topics.get_mut("OrderTopic").unwrap().perm = Permission(Permission::READ);
+        });
+        assert_eq!(pass(&brokers).await.condition.reason, Reason::AsDeclared);
+        assert!(topic_on(&brokers, "shop-0").is_some());
+        assert_eq!(topic_on(&brokers, "shop-1").unwrap().perm, Permission::READ_WRITE);
+    }
+
+    #[tokio::test]
+    async fn silent_broker_keeps_no_other_from_the_topic_and_is_named() {
+        let brokers = FakeBrokers::new(&["shop-0", "shop-1"]);
+        brokers.with("shop-0", |broker| broker.is_silent = true);
+        let outcome = pass(&brokers).await;
+        assert_eq!(outcome.condition.reason, Reason::BrokersUnreachable);
+        assert!(outcome.condition.message().contains("shop-0"));
+        assert!(topic_on(&brokers, "shop-1").is_some());
+    }
+
+    #[tokio::test]
+    async fn refusal_is_told_with_the_brokers_words() {
+        let brokers = FakeBrokers::new(&["shop-0", "shop-1"]);
+        brokers.with("shop-1", |broker| broker.refuses_changes = true);
+        let condition = pass(&brokers).await.condition;
+        assert_eq!(condition.reason, Reason::BrokerRefused);
+        assert!(condition.message().contains("shop-1"), "{}", condition.message());
+        assert!(condition.message().contains("not today"), "{}", condition.message());
+    }
+
+    #[tokio::test]
+    async fn group_that_is_not_registered_yet_is_waited_for() {
+        let brokers = FakeBrokers::new(&["shop-0"]);
+        let condition = pass(&brokers).await.condition;
+        assert_eq!(condition.reason, Reason::Starting);
+        assert!(condition.message().contains("shop-1"), "{}", condition.message());
+    }
+}

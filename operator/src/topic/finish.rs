@@ -148,7 +148,8 @@ async fn delete_everywhere(
     Ok(Deleted::Yes)
 }
 
-/// Deletes the topic unless it has messages. Producers are refused before it is looked at, so that none comes between.
+/// Deletes the topic unless it has messages. A topic that looks empty is closed to producers and looked at again, so that
+/// no message comes between; it is open again if it stays.
 async fn delete_if_empty(brokers: &impl Brokers, name: &TopicName) -> Result<Deleted, AdminError> {
     let primaries = brokers.all().await?;
     let found = try_join_all(primaries.iter().map(|at| brokers.topic(&at.address, name))).await?;
@@ -157,26 +158,55 @@ async fn delete_if_empty(brokers: &impl Brokers, name: &TopicName) -> Result<Del
         .zip(found)
         .filter_map(|(primary, config)| Some((primary, config?)))
         .collect();
-    declare(brokers, &present, |perm| Permission(perm.0 & !Permission::WRITE)).await?;
-    let bounds =
-        try_join_all(present.iter().map(|(at, _)| brokers.bounds(&at.address, name))).await?;
-    let mut queues = bounds.into_iter().flatten().flatten();
-    if queues.any(|queue| queue.max_offset > queue.min_offset) {
-        declare(brokers, &present, |perm| perm).await?;
-        return Ok(Deleted::NotEmpty);
+    let look = async || {
+        let at = present.iter().map(|(at, _)| brokers.bounds(&at.address, name));
+        let bounds = try_join_all(at).await?;
+        let mut queues = bounds.into_iter().flatten().flatten();
+        Ok::<_, AdminError>(!queues.any(|queue| queue.max_offset > queue.min_offset))
+    };
+    let mut is_empty = look().await?;
+    if is_empty {
+        let closed = permit(brokers, &present, Permission(Permission::READ)).await;
+        let looked = match closed {
+            Ok(()) => look().await,
+            Err(error) => Err(error),
+        };
+        is_empty = match looked {
+            Ok(is_empty) => is_empty,
+            Err(error) => {
+                reopen(brokers, &present, name).await;
+                return Err(error);
+            }
+        };
     }
-    delete_everywhere(brokers, name).await
+    if is_empty {
+        return delete_everywhere(brokers, name).await;
+    }
+    // An earlier pass may have closed it.
+    permit(brokers, &present, Permission::READ_WRITE).await?;
+    Ok(Deleted::NotEmpty)
 }
 
-/// Declares the topics as they are, but for their permissions.
-async fn declare(
+/// Opens a topic again, as far as brokers answer. The next pass does so for the others, or finds the topic empty.
+async fn reopen(brokers: &impl Brokers, present: &[(&Primary, TopicConfig)], name: &TopicName) {
+    for broker in present {
+        let opened = permit(brokers, std::slice::from_ref(broker), Permission::READ_WRITE).await;
+        if let Err(error) = opened {
+            let (broker, error) = (&broker.0.broker_name, with_causes(&error));
+            tracing::warn!(topic = %name, %broker, %error, "the topic is closed to producers");
+        }
+    }
+}
+
+/// Declares the topics as they are, but for what clients may do.
+async fn permit(
     brokers: &impl Brokers,
     present: &[(&Primary, TopicConfig)],
-    perm: impl Fn(Permission) -> Permission,
+    perm: Permission,
 ) -> Result<(), AdminError> {
     try_join_all(present.iter().map(|(at, config)| {
         let config = TopicConfig {
-            perm: perm(config.perm),
+            perm,
             // The broker keeps those that are not named.
             attributes: std::collections::BTreeMap::new(),
             ..config.clone()
@@ -185,4 +215,87 @@ async fn declare(
     }))
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::brokers::fake::{FakeBroker, FakeBrokers};
+
+    const TOPIC: &str = "OrderTopic";
+
+    fn name() -> TopicName {
+        TopicName::new(TOPIC).unwrap()
+    }
+
+    fn two_brokers() -> FakeBrokers {
+        let brokers = FakeBrokers::new(&["shop-0", "shop-1"]);
+        for broker in ["shop-0", "shop-1"] {
+            let config = TopicConfig::new(name(), 2);
+            brokers.with(broker, |broker| broker.topics.insert(TOPIC.into(), config));
+        }
+        brokers
+    }
+
+    fn put_message(broker: &mut FakeBroker) {
+        broker.messages.insert((TOPIC.into(), 1), (0, vec![1]));
+    }
+
+    fn perm(brokers: &FakeBrokers, broker: &str) -> Option<Permission> {
+        brokers.with(broker, |broker| broker.topics.get(TOPIC).map(|config| config.perm))
+    }
+
+    #[tokio::test]
+    async fn empty_topic_is_deleted_from_every_broker() {
+        let brokers = two_brokers();
+        assert_eq!(delete_if_empty(&brokers, &name()).await.unwrap(), Deleted::Yes);
+        assert_eq!((perm(&brokers, "shop-0"), perm(&brokers, "shop-1")), (None, None));
+    }
+
+    #[tokio::test]
+    async fn topic_with_a_message_on_one_broker_stays_on_all_and_open() {
+        let brokers = two_brokers();
+        brokers.with("shop-1", put_message);
+        assert_eq!(delete_if_empty(&brokers, &name()).await.unwrap(), Deleted::NotEmpty);
+        for broker in ["shop-0", "shop-1"] {
+            assert_eq!(perm(&brokers, broker), Some(Permission::READ_WRITE), "{broker}");
+        }
+    }
+
+    #[tokio::test]
+    async fn message_that_comes_while_the_topic_is_closed_keeps_it() {
+        let brokers = two_brokers();
+        brokers.with("shop-0", |broker| broker.after_change = Some(put_message));
+        assert_eq!(delete_if_empty(&brokers, &name()).await.unwrap(), Deleted::NotEmpty);
+        assert_eq!(perm(&brokers, "shop-0"), Some(Permission::READ_WRITE));
+    }
+
+    #[tokio::test]
+    async fn topic_that_an_earlier_pass_left_closed_is_opened_when_it_stays() {
+        let brokers = two_brokers();
+        brokers.with("shop-0", |broker| {
+            put_message(broker);
+            broker.topics.get_mut(TOPIC).unwrap().perm = Permission(Permission::READ);
+        });
+        assert_eq!(delete_if_empty(&brokers, &name()).await.unwrap(), Deleted::NotEmpty);
+        assert_eq!(perm(&brokers, "shop-0"), Some(Permission::READ_WRITE));
+    }
+
+    #[tokio::test]
+    async fn silent_broker_leaves_the_topic_as_it_is() {
+        let brokers = two_brokers();
+        brokers.with("shop-1", |broker| broker.is_silent = true);
+        delete_if_empty(&brokers, &name()).await.unwrap_err();
+        assert_eq!(brokers.with("shop-0", |broker| broker.changes.clone()), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn broker_that_falls_silent_after_the_topic_was_closed_leaves_the_others_open() {
+        let brokers = two_brokers();
+        brokers.with("shop-1", |broker| {
+            broker.after_change = Some(|broker| broker.is_silent = true);
+        });
+        delete_if_empty(&brokers, &name()).await.unwrap_err();
+        assert_eq!(perm(&brokers, "shop-0"), Some(Permission::READ_WRITE));
+    }
 }
