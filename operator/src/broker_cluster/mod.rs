@@ -138,8 +138,8 @@ struct Converged {
 
 async fn converge(cluster: &BrokerCluster, shared: &Shared) -> Result<Converged, ReconcileError> {
     let ctx = &shared.ctx;
-    let valid = validate(cluster, &shared.defaults)?;
-    let objects = render::render(&valid, &observe::claim_sizes(ctx, &valid))?;
+    let valid = validate(cluster, &shared.defaults, &observe::claim_sizes(ctx, cluster))?;
+    let objects = render::render(&valid)?;
     let is_changed = apply(ctx, &objects).await?;
     let observed = observe::observe(ctx, &shared.registry, &valid).await;
     let size = &valid.spec.storage.size.0;

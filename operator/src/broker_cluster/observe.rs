@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use gantry_resources::BrokerCluster;
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
@@ -114,16 +115,18 @@ pub(super) struct Claim {
     pub request: Quantity,
 }
 
-/// Volume sizes that the cluster's `StatefulSet`s were made with.
-pub(super) fn claim_sizes(ctx: &Context, cluster: &Valid<'_>) -> BTreeMap<String, Quantity> {
-    let groups = 0..cluster.spec.groups;
+/// Volume sizes that the cluster's `StatefulSet`s were made with, by name.
+pub(super) fn claim_sizes(ctx: &Context, cluster: &BrokerCluster) -> BTreeMap<String, Quantity> {
+    let (cluster_name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
     let size = |group| {
-        let name = names::group(&cluster.name, group);
-        let set = ctx.caches.stateful_sets.get(&cluster.namespace, &name)?;
-        let claims = set.spec.as_ref()?.volume_claim_templates.as_ref()?;
+        let name = names::group(&cluster_name, group);
+        let set = ctx.caches.stateful_sets.get(&namespace, &name)?;
+        // One of an earlier cluster of the name goes with it.
+        let is_ours = is_owned_by(&*set, cluster.uid().as_deref());
+        let claims = set.spec.as_ref()?.volume_claim_templates.as_ref().filter(|_| is_ours)?;
         Some((name, request(claims.first()?)?))
     };
-    groups.filter_map(size).collect()
+    (0..cluster.spec.groups).filter_map(size).collect()
 }
 
 /// Looks at everything that belongs to `cluster`.
@@ -187,13 +190,13 @@ impl SetRevisions<'_> {
         let server = of_pod(&found, self.revision(set).as_deref());
         // A pod of a cluster that was deleted may outlive it for a moment, ready and registered.
         let set = caches.stateful_sets.get(namespace, set);
-        let is_of_set = set.is_some_and(|set| is_owned_by(&found, set.uid().as_deref()));
+        let is_of_set = set.is_some_and(|set| is_owned_by(&*found, set.uid().as_deref()));
         if is_of_set { server } else { Server { life: Life::Stopping, ..server } }
     }
 }
 
-fn is_owned_by(pod: &Pod, uid: Option<&str>) -> bool {
-    pod.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid)
+fn is_owned_by(object: &impl ResourceExt, uid: Option<&str>) -> bool {
+    object.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
 fn newest_revision(set: &StatefulSet) -> Option<String> {

@@ -125,8 +125,10 @@ fn ready(
     refused_volumes: &[String],
 ) -> Wanted {
     let wanted = cluster.spec.groups;
-    let served =
-        format!("{groups} of {wanted} {} serve", if wanted == 1 { "group" } else { "groups" });
+    let served = format!(
+        "{groups} of {wanted} {}",
+        if wanted == 1 { "group serves" } else { "groups serve" }
+    );
     let failing: Vec<String> = observed
         .servers
         .iter()

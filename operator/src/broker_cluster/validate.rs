@@ -2,7 +2,11 @@
 //! Invariant: what is `Valid` renders to settings that the servers accept.
 //! Pure; leaves the objects to `render`.
 
-use std::{net::IpAddr, net::Ipv4Addr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use gantry_model::settings::{
     BrokerSettings, BrokerSettingsError, Bytes, Duration, FlushMode, InvalidSetting,
@@ -53,6 +57,8 @@ pub(super) struct Valid<'a> {
     pub broker_resources: ResourceRequirements,
     /// Processor and memory of each name server.
     pub nameserver_resources: ResourceRequirements,
+    /// Size of the volume claims that each group's `StatefulSet` makes, by group number.
+    pub claim_sizes: Vec<Quantity>,
     /// Settings of each group's broker, by group number.
     pub brokers: Vec<BrokerSettings>,
     /// Settings of the name servers.
@@ -86,10 +92,12 @@ pub(super) enum InvalidSpec {
     NameServer(#[from] InvalidSetting),
 }
 
-/// Checks `cluster`.
+/// Checks `cluster`. `made_with` are the volume sizes that its `StatefulSet`s were made with, by name: the claims that
+/// these make cannot change any more, and what is derived from a size stays when the volume grows.
 pub(super) fn validate<'a>(
     cluster: &'a BrokerCluster,
     defaults: &'a Defaults,
+    made_with: &BTreeMap<String, Quantity>,
 ) -> Result<Valid<'a>, InvalidSpec> {
     let owner = cluster.controller_owner_ref(&()).ok_or(InvalidSpec::Identity)?;
     let namespace = cluster.namespace().ok_or(InvalidSpec::Identity)?;
@@ -99,8 +107,14 @@ pub(super) fn validate<'a>(
     let nameserver_resources =
         spec.name_servers.resources.clone().unwrap_or_else(|| resources("50m", "64Mi", "256Mi"));
     let memory = memory_limit("resources.limits.memory", &broker_resources)?;
-    let brokers = (0..spec.groups)
-        .map(|group| broker_settings(&name, &namespace, spec, group, memory))
+    let claim_sizes: Vec<Quantity> = (0..spec.groups)
+        .map(|group| {
+            made_with.get(&names::group(&name, group)).unwrap_or(&spec.storage.size).clone()
+        })
+        .collect();
+    let brokers = (0..)
+        .zip(&claim_sizes)
+        .map(|(group, size)| broker_settings(&name, &namespace, spec, group, size, memory))
         .collect::<Result<Vec<_>, _>>()?;
     let name_server = name_server_settings(&name, spec)?;
     let broker_image = spec.image.clone().unwrap_or_else(|| defaults.broker_image.clone());
@@ -114,6 +128,7 @@ pub(super) fn validate<'a>(
         nameserver_image,
         broker_resources,
         nameserver_resources,
+        claim_sizes,
         brokers,
         name_server,
         defaults,
@@ -125,11 +140,12 @@ fn broker_settings(
     namespace: &str,
     spec: &BrokerClusterSpec,
     group: i32,
+    size: &Quantity,
     memory: Option<u64>,
 ) -> Result<BrokerSettings, InvalidSpec> {
     let seconds = u32::try_from(spec.retention.time.as_secs())
         .map_err(|_| InvalidSpec::Time(spec.retention.time))?;
-    let size = bytes("storage.size", &spec.storage.size)?;
+    let size = bytes("storage.size", size)?;
     let retention_size =
         spec.retention.size.as_ref().map(|size| bytes("retention.size", size)).transpose()?;
     let name_servers = names::host(&names::name_server_pods(name), namespace);
@@ -212,7 +228,8 @@ mod tests {
 
     fn invalid(spec: &str) -> String {
         let cluster = fixture::cluster(spec);
-        let error = validate(&cluster, &fixture::defaults()).map(|_| ()).unwrap_err();
+        let error =
+            validate(&cluster, &fixture::defaults(), &BTreeMap::new()).map(|_| ()).unwrap_err();
         error.to_string()
     }
 
@@ -220,7 +237,7 @@ mod tests {
     fn smallest_spec_gives_settings_that_servers_accept() {
         let (cluster, defaults) =
             (fixture::cluster("{storage: {size: 10Gi}}"), fixture::defaults());
-        let valid = validate(&cluster, &defaults).unwrap();
+        let valid = validate(&cluster, &defaults, &BTreeMap::new()).unwrap();
         assert_eq!(valid.brokers.len(), 1);
         assert_eq!(valid.brokers[0].flush, FlushMode::Sync);
         assert_eq!(valid.brokers[0].segment_size, Bytes::mib(128));

@@ -18,7 +18,7 @@ use k8s_openapi::{
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
     },
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
 use super::validate::Valid;
@@ -43,15 +43,11 @@ pub(super) struct Objects {
 #[error("write the settings as YAML")]
 pub(super) struct RenderError(#[from] serde_yaml::Error);
 
-/// Renders `cluster`. `claim_sizes` are the volume sizes that existing `StatefulSet`s were made with, by name: these
-/// cannot change any more.
-pub(super) fn render(
-    cluster: &Valid<'_>,
-    claim_sizes: &BTreeMap<String, Quantity>,
-) -> Result<Objects, RenderError> {
+/// Renders `cluster`.
+pub(super) fn render(cluster: &Valid<'_>) -> Result<Objects, RenderError> {
     let settings = settings::render(cluster)?;
     Ok(Objects {
-        stateful_sets: stateful_sets::render(cluster, &settings, claim_sizes),
+        stateful_sets: stateful_sets::render(cluster, &settings),
         config_maps: settings.into_config_maps(),
         services: services::render(cluster),
         policies: vec![policy::render(cluster)],
@@ -72,14 +68,15 @@ fn meta(cluster: &Valid<'_>, name: String, labels: BTreeMap<String, String>) -> 
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use serde::Serialize;
 
     use super::*;
     use crate::broker_cluster::{fixture, validate::validate};
 
-    fn rendered(spec: &str, claim_sizes: &BTreeMap<String, Quantity>) -> Objects {
+    fn rendered(spec: &str, made_with: &BTreeMap<String, Quantity>) -> Objects {
         let (cluster, defaults) = (fixture::cluster(spec), fixture::defaults());
-        render(&validate(&cluster, &defaults).unwrap(), claim_sizes).unwrap()
+        render(&validate(&cluster, &defaults, made_with).unwrap()).unwrap()
     }
 
     fn yaml(objects: &[impl Serialize]) -> String {
@@ -133,14 +130,16 @@ topologySpreadConstraints: [{maxSkew: 2, topologyKey: rack, whenUnsatisfiable: D
     }
 
     #[test]
-    fn grown_volume_leaves_the_claim_template_as_it_was_made() {
-        let made = [("shop-broker-0".to_owned(), Quantity("10Gi".into()))].into();
-        let objects = rendered("{groups: 2, storage: {size: 11Gi}}", &made);
+    fn grown_volume_changes_no_claim_template_and_replaces_no_pod() {
+        let made = [("shop-broker-0".to_owned(), Quantity("1Gi".into()))].into();
+        let objects = rendered("{groups: 2, storage: {size: 64Gi}}", &made);
         let sizes = objects.stateful_sets.iter().filter_map(|set| {
             let claim = set.spec.as_ref()?.volume_claim_templates.as_ref()?.first()?;
             claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").cloned()
         });
-        assert_eq!(sizes.map(|size| size.0).collect::<Vec<_>>(), ["10Gi", "11Gi"]);
+        assert_eq!(sizes.map(|size| size.0).collect::<Vec<_>>(), ["1Gi", "64Gi"]);
+        let before = rendered("{storage: {size: 1Gi}}", &BTreeMap::new());
+        assert_eq!(objects.stateful_sets[1], before.stateful_sets[1]);
     }
 
     #[test]

@@ -113,7 +113,7 @@ mod tests {
     fn policy_allows_and_refuses_as_in_the_table() {
         let (cluster, mut defaults) =
             (fixture::cluster("{storage: {size: 10Gi}}"), fixture::defaults());
-        let policy = render(&validate(&cluster, &defaults).unwrap());
+        let policy = render(&validate(&cluster, &defaults, &BTreeMap::new()).unwrap());
         let broker = labels::of_group("shop", 0);
         let name_server = labels::of_component("shop", labels::Component::NameServer);
         let other_cluster = labels::of_group("other", 0);
@@ -138,7 +138,7 @@ mod tests {
             assert_eq!(allows(&policy, target, source, port), allowed, "{source:?} to {port}");
         }
         defaults.monitoring = Labels::default();
-        let without = render(&validate(&cluster, &defaults).unwrap());
+        let without = render(&validate(&cluster, &defaults, &BTreeMap::new()).unwrap());
         assert!(
             !allows(&without, &broker, &monitoring, 8080),
             "no selector must not mean everybody"
@@ -149,7 +149,7 @@ mod tests {
     fn egress_is_open() {
         let (cluster, defaults) =
             (fixture::cluster("{storage: {size: 10Gi}}"), fixture::defaults());
-        let spec = render(&validate(&cluster, &defaults).unwrap()).spec.unwrap();
+        let spec = render(&validate(&cluster, &defaults, &BTreeMap::new()).unwrap()).spec.unwrap();
         assert_eq!(spec.policy_types, Some(vec!["Ingress".to_owned()]));
         assert_eq!(spec.egress, None);
     }

@@ -33,13 +33,9 @@ use crate::{
     labels::{self, Component},
 };
 
-pub(super) fn render(
-    cluster: &Valid<'_>,
-    settings: &Settings,
-    claim_sizes: &BTreeMap<String, Quantity>,
-) -> Vec<StatefulSet> {
-    let groups = settings.brokers.iter().enumerate();
-    let groups = groups.map(|(group, file)| of_group(cluster, group as i32, file, claim_sizes));
+pub(super) fn render(cluster: &Valid<'_>, settings: &Settings) -> Vec<StatefulSet> {
+    let files = settings.brokers.iter().zip(&cluster.claim_sizes);
+    let groups = (0..).zip(files).map(|(group, (file, size))| of_group(cluster, group, file, size));
     std::iter::once(name_servers(cluster, &settings.name_server)).chain(groups).collect()
 }
 
@@ -69,7 +65,7 @@ fn of_group(
     cluster: &Valid<'_>,
     group: i32,
     settings: &File,
-    claim_sizes: &BTreeMap<String, Quantity>,
+    claim_size: &Quantity,
 ) -> StatefulSet {
     let name = names::group(&cluster.name, group);
     let labels = labels::of_group(&cluster.name, group);
@@ -88,12 +84,11 @@ fn of_group(
         settings: (name.clone(), BROKER_FILE, &settings.revision),
         data_dir: Some(DATA_DIR),
     };
-    let size = claim_sizes.get(&name).unwrap_or(&cluster.spec.storage.size);
     let spec = StatefulSetSpec {
         replicas: Some(cluster.spec.replicas_per_group),
         service_name: Some(names::broker_pods(&cluster.name)),
         template: pod::render(cluster, pod),
-        volume_claim_templates: Some(vec![claim(cluster, labels.clone(), size.clone())]),
+        volume_claim_templates: Some(vec![claim(cluster, labels.clone(), claim_size.clone())]),
         persistent_volume_claim_retention_policy: Some(
             StatefulSetPersistentVolumeClaimRetentionPolicy {
                 when_deleted: Some(when_deleted(cluster.spec.storage.when_deleted).into()),
