@@ -12,12 +12,15 @@ use std::{
 use anyhow::Context as _;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use gantry_client::{
-    Client, Consumed, Consumer, ConsumerSettings, Message, MessageModel, Producer,
-    ProducerSettings, ReceivedMessage, SendReceipt, SendStatus, StartFrom, Subscription,
+    Admin, AdminError, Client, Consumed, Consumer, ConsumerSettings, Message, MessageModel,
+    Producer, ProducerSettings, ReceivedMessage, RequestError, SendReceipt, SendStatus, StartFrom,
+    Subscription,
 };
 use gantry_model::{GroupName, TopicName};
+use gantry_record::OffsetMessageId;
+use gantry_remoting::ResponseCode;
 use serde::Serialize;
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -104,12 +107,13 @@ enum From {
 
 #[derive(Debug, Args)]
 #[group(skip)]
+#[command(group = ArgGroup::new("wanted").required(true).args(["id", "key", "unique_key"]))]
 pub(crate) struct QueryArgs {
     /// Id made from the message's place (`offset_message_id`).
-    #[arg(long, required_unless_present_any = ["key", "unique_key"], conflicts_with_all = ["key", "unique_key"])]
-    id: Option<String>,
+    #[arg(long)]
+    id: Option<OffsetMessageId>,
     /// Key.
-    #[arg(long, requires = "topic", conflicts_with = "unique_key")]
+    #[arg(long, requires = "topic")]
     key: Option<String>,
     /// Id that the producer gave (`message_id`).
     #[arg(long, requires = "topic")]
@@ -397,12 +401,39 @@ fn print_one(format: Format, message: ReceivedMessage) -> anyhow::Result<()> {
     Ok(line(&text)?)
 }
 
+/// The message, with the name of the broker that has it: an id holds only an address.
+async fn by_id(admin: &Admin, id: OffsetMessageId) -> anyhow::Result<ReceivedMessage> {
+    let mut message = admin.message_by_id(&id.to_string()).await.map_err(|error| {
+        if is_absent(&error) {
+            return Failure::not_found(format!(
+                "broker {} has no message with the id {id}",
+                id.host
+            ));
+        }
+        error.into()
+    })?;
+    let address = id.host.to_string();
+    let groups = admin.cluster_info().await?.broker_addr_table.into_values();
+    let mut owners = groups.filter(|group| group.broker_addrs.values().any(|own| *own == address));
+    message.queue.broker_name = owners.next().map_or(address.clone(), |group| group.broker_name);
+    Ok(message)
+}
+
+/// Brokers answer an id that they do not have with the code of any failure, and always with these words.
+fn is_absent(error: &AdminError) -> bool {
+    let AdminError::Request { source: RequestError::Refused { code, remark, .. }, .. } = error
+    else {
+        return false;
+    };
+    *code == ResponseCode::SYSTEM_ERROR && remark.starts_with("can not find message")
+}
+
 async fn query(context: &Context, args: QueryArgs) -> anyhow::Result<()> {
     let topic = args.topic.as_ref().map_or("", TopicName::as_str);
     let found = context
         .with_admin(async |admin| {
             Ok(match (&args.id, &args.key, &args.unique_key) {
-                (Some(id), ..) => vec![admin.message_by_id(id).await?],
+                (Some(id), ..) => vec![by_id(admin, *id).await?],
                 (_, Some(key), _) => {
                     admin.messages_by_key(topic, key, args.limit, (0, i64::MAX as u64)).await?
                 }
@@ -415,7 +446,8 @@ async fn query(context: &Context, args: QueryArgs) -> anyhow::Result<()> {
         })
         .await?;
     if found.is_empty() {
-        return Err(Failure::not_found("no such message; index entries appear within a second"));
+        let key = args.key.or(args.unique_key).unwrap_or_default();
+        return Err(Failure::not_found(format!("topic {topic} has no message with the key {key}")));
     }
     let shown: Vec<Shown> = found.into_iter().map(Shown::from).collect();
     context.format.print(&shown, |shown| {

@@ -1,0 +1,10 @@
+//! Black-box tests of the commands: the built program, against a `gantry standalone` on loopback.
+//! Invariant: each test has a server and a folder of its own and leaves neither behind.
+//! Leaves crashes to the tests of `kill` and single functions to the tests beside them.
+
+mod cluster;
+mod messages;
+mod offsets;
+mod program;
+mod topics;
+mod world;
