@@ -178,9 +178,158 @@ async fn begin(
     }
     let offset = match plan::start(group.spec.start_from, group.at_ms, queue) {
         Start::At(offset) => offset,
-        Start::Since(time_ms) => brokers.offset_at(address, topic, id, time_ms).await?,
+        // Not beyond what was there when it was first seen: a broker's clock may be behind the API server's.
+        Start::Since(time_ms) => {
+            brokers.offset_at(address, topic, id, time_ms).await?.min(queue.max_offset)
+        }
     };
     brokers.set_offset(address, group.name, topic, id, offset).await?;
     tracing::info!(group = %group.name, broker = primary.broker_name, topic, queue = id, offset, "group starts");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_model::{TopicConfig, TopicName};
+
+    use super::*;
+    use crate::brokers::fake::FakeBrokers;
+
+    const DECLARED_MS: u64 = 1_000;
+
+    /// Two brokers that have topic `t` with one queue.
+    fn two_brokers() -> FakeBrokers {
+        let brokers = FakeBrokers::new(&["shop-0", "shop-1"]);
+        for broker in ["shop-0", "shop-1"] {
+            brokers.with(broker, |broker| {
+                let config = TopicConfig::new(TopicName::new("t").unwrap(), 1);
+                broker.topics.insert("t".into(), config);
+            });
+        }
+        brokers
+    }
+
+    fn put(brokers: &FakeBrokers, broker: &str, first: u64, store_times: &[u64]) {
+        brokers.with(broker, |broker| {
+            broker.messages.insert(("t".into(), 0), (first, store_times.to_vec()));
+        });
+    }
+
+    fn offset(brokers: &FakeBrokers, broker: &str) -> Option<u64> {
+        let key = ("billing".to_owned(), "t".to_owned(), 0);
+        brokers.with(broker, |broker| broker.offsets.get(&key).copied())
+    }
+
+    fn changes(brokers: &FakeBrokers) -> usize {
+        let of = |name| brokers.with(name, |broker| broker.changes.len());
+        of("shop-0") + of("shop-1")
+    }
+
+    /// A group and what its passes remember.
+    struct Group {
+        name: GroupName,
+        spec: ConsumerGroupSpec,
+        known: Known,
+    }
+
+    impl Group {
+        fn new(more: &str) -> Self {
+            let yaml = format!("{{clusterRef: {{name: shop}}, topics: [{{name: t}}], {more}}}");
+            let spec = serde_yaml::from_str(&yaml).unwrap();
+            Self { name: GroupName::new("billing").unwrap(), spec, known: Known::new() }
+        }
+
+        async fn pass(&mut self, brokers: &FakeBrokers, is_full: bool) -> Seen {
+            let (name, spec) = (&self.name, &self.spec);
+            let group = Declared { cluster: "shop", groups: 2, name, spec, at_ms: DECLARED_MS };
+            converge(brokers, &group, &mut self.known, is_full).await
+        }
+    }
+
+    fn backlog(seen: &Seen) -> u64 {
+        seen.progress.as_ref().unwrap().backlog
+    }
+
+    #[tokio::test]
+    async fn new_group_starts_with_what_came_after_its_declaration() {
+        let brokers = two_brokers();
+        put(&brokers, "shop-0", 5, &[900, 990, 1_000, 1_200]);
+        let seen = Group::new("startFrom: Latest").pass(&brokers, true).await;
+        assert_eq!(seen.condition.reason, Reason::AsDeclared);
+        assert_eq!((offset(&brokers, "shop-0"), offset(&brokers, "shop-1")), (Some(7), Some(0)));
+        let oldest = seen.progress.as_ref().and_then(|progress| progress.oldest_ms);
+        assert_eq!((backlog(&seen), oldest), (2, Some(1_000)));
+    }
+
+    #[tokio::test]
+    async fn message_that_comes_during_the_first_pass_is_kept_though_the_brokers_clock_is_behind() {
+        let brokers = two_brokers();
+        brokers.with("shop-0", |broker| {
+            broker.topics.get_mut("t").unwrap().read_queues = 2;
+            broker.messages.insert(("t".into(), 1), (0, vec![900]));
+            // The group is declared, then queue 0 gets its offset.
+            broker.after_change = Some(|broker| {
+                broker.after_change = Some(|broker| {
+                    broker.messages.insert(("t".into(), 1), (0, vec![900, 950]));
+                });
+            });
+        });
+        let seen = Group::new("").pass(&brokers, true).await;
+        assert_eq!(backlog(&seen), 1);
+    }
+
+    #[tokio::test]
+    async fn group_from_the_earliest_starts_with_the_oldest_message() {
+        let brokers = two_brokers();
+        put(&brokers, "shop-0", 5, &[900, 990]);
+        Group::new("startFrom: Earliest").pass(&brokers, true).await;
+        assert_eq!(offset(&brokers, "shop-0"), Some(5));
+    }
+
+    #[tokio::test]
+    async fn offset_that_is_there_is_kept_and_a_second_pass_changes_nothing() {
+        let brokers = two_brokers();
+        put(&brokers, "shop-0", 0, &[1, 2, 3, 2_000]);
+        let key = ("billing".to_owned(), "t".to_owned(), 0);
+        brokers.with("shop-0", |broker| broker.offsets.insert(key, 1));
+        let mut group = Group::new("");
+        group.pass(&brokers, true).await;
+        let before = changes(&brokers);
+        let seen = group.pass(&brokers, true).await;
+        assert_eq!((offset(&brokers, "shop-0"), backlog(&seen)), (Some(1), 3));
+        assert_eq!(changes(&brokers), before);
+    }
+
+    #[tokio::test]
+    async fn queue_that_appears_between_full_passes_starts_with_its_first_message() {
+        let brokers = two_brokers();
+        let topic = brokers.with("shop-1", |broker| broker.topics.remove("t").unwrap());
+        let mut group = Group::new("");
+        group.pass(&brokers, true).await;
+        assert_eq!(offset(&brokers, "shop-1"), None);
+        brokers.with("shop-1", |broker| broker.topics.insert("t".into(), topic));
+        put(&brokers, "shop-1", 0, &[5_000, 5_001]);
+        let seen = group.pass(&brokers, false).await;
+        assert_eq!((offset(&brokers, "shop-1"), backlog(&seen)), (Some(0), 2));
+    }
+
+    #[tokio::test]
+    async fn silent_broker_makes_the_backlog_incomplete_and_keeps_no_other_from_the_group() {
+        let brokers = two_brokers();
+        brokers.with("shop-0", |broker| broker.is_silent = true);
+        let seen = Group::new("retry: {maxAttempts: 3}").pass(&brokers, true).await;
+        assert!(!seen.is_complete);
+        assert_eq!(seen.condition.reason, Reason::BrokersUnreachable);
+        assert!(seen.condition.message().contains("shop-0"), "{}", seen.condition.message());
+        let attempts = brokers.with("shop-1", |broker| broker.groups["billing"].retry_max_times);
+        assert_eq!((attempts, offset(&brokers, "shop-1")), (3, Some(0)));
+    }
+
+    #[tokio::test]
+    async fn topic_that_no_broker_has_is_named() {
+        let brokers = FakeBrokers::new(&["shop-0", "shop-1"]);
+        let seen = Group::new("").pass(&brokers, true).await;
+        assert_eq!(seen.condition.reason, Reason::TopicNotFound);
+        assert!(seen.is_complete && seen.condition.message().contains('t'));
+    }
 }
