@@ -62,6 +62,15 @@ enum RegisterError {
     Refused { code: ResponseCode, remark: String },
 }
 
+/// Which topics a registration names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// All of them.
+    Table,
+    /// Those that changed; the name server keeps the others.
+    Change,
+}
+
 struct NameServer {
     channel: Option<Channel>,
     /// Whether it answered last time; unknown at first.
@@ -213,16 +222,17 @@ impl Registration {
                 None => gone.push(withdrawal(name)),
             }
         }
-        let withdrawals = self.register_requests(gone);
+        let withdrawals = self.register_requests(gone, Part::Change);
         let needs_whole = whole || self.servers.values().any(|server| !server.knows_the_rest());
         let table = if needs_whole {
             let all = topics.all().iter().map(|topic| topic.config.clone()).collect();
             // After the table: a name server takes no single topic from a broker that it does not know.
-            [self.register_requests(all), withdrawals.clone()].concat()
+            [self.register_requests(all, Part::Table), withdrawals.clone()].concat()
         } else {
             Vec::new()
         };
-        let changed = (!whole).then(|| [self.register_requests(found), withdrawals].concat());
+        let changed =
+            (!whole).then(|| [self.register_requests(found, Part::Change), withdrawals].concat());
         News { whole: table, changed }
     }
 
@@ -278,7 +288,8 @@ impl Registration {
         }
     }
 
-    fn register_requests(&self, mut topics: Vec<TopicConfig>) -> Vec<Command> {
+    fn register_requests(&self, mut topics: Vec<TopicConfig>, part: Part) -> Vec<Command> {
+        let partial = part == Part::Change || topics.len() > TOPICS_MAX;
         let version = self.services.store.topics_version();
         let data_version = DataVersion {
             counter: version.counter as i64,
@@ -293,13 +304,13 @@ impl Registration {
             let table = TopicTable { data_version, topic_config_table, ..TopicTable::default() };
             let body =
                 RegisterBody { topic_config_serialize_wrapper: table, ..RegisterBody::default() };
-            requests.push(self.register_request(body.to_json()));
+            requests.push(self.register_request(body.to_json(), partial));
             topics = rest;
         }
         requests
     }
 
-    fn register_request(&self, body: Bytes) -> Command {
+    fn register_request(&self, body: Bytes, partial: bool) -> Command {
         let settings = &self.services.settings;
         let header = RegisterBroker {
             broker_name: &settings.broker_name,
@@ -309,6 +320,7 @@ impl Registration {
             broker_id: 0,
             compressed: Some(false),
             body_crc32: Some(gantry_record::crc::checksum(&body) & 0x7FFF_FFFF),
+            partial: partial.then_some(true),
             ..RegisterBroker::default()
         };
         Command::request(RequestCode::REGISTER_BROKER).with_header(&header).with_body(body)

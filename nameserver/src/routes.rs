@@ -134,6 +134,16 @@ struct Live {
     ha_addr: String,
 }
 
+/// One topic on one broker group.
+#[derive(Debug)]
+struct Served {
+    broker: Arc<str>,
+    /// What clients are told.
+    queues: Queues,
+    /// What the broker said, before anybody took or gave permissions here.
+    announced: Queues,
+}
+
 /// Cluster and address: what a live broker is known by.
 type LiveKey = (String, String);
 
@@ -141,7 +151,7 @@ type LiveKey = (String, String);
 #[derive(Debug, Default)]
 pub struct RouteTable {
     /// Few brokers serve one topic, so a sorted list beats a map in size and speed.
-    topics: HashMap<TopicName, Vec<(Arc<str>, Queues)>>,
+    topics: HashMap<TopicName, Vec<Served>>,
     groups: BTreeMap<Arc<str>, Group>,
     live: HashMap<LiveKey, Live>,
 }
@@ -150,7 +160,7 @@ impl RouteTable {
     /// Takes a registration in, or refuses it and changes nothing.
     ///
     /// `forget_missing`: topics of the group that a table of several topics does not name are
-    /// removed from the group.
+    /// removed from the group. Not for a part of a table: see `partial` of `RegisterBroker`.
     pub fn register(
         &mut self,
         registration: Registration,
@@ -249,7 +259,8 @@ impl RouteTable {
         is_changed: bool,
         read_only: bool,
     ) {
-        for (topic, mut queues) in topics {
+        for (topic, announced) in topics {
+            let mut queues = announced;
             if queues.is_withdrawal() {
                 self.withdraw_topic(broker, &topic);
                 continue;
@@ -258,17 +269,19 @@ impl RouteTable {
                 queues.perm.0 &= !Permission::WRITE;
             }
             let brokers = self.topics.entry(topic).or_default();
-            match brokers.binary_search_by(|(name, _)| name.cmp(broker)) {
-                Ok(at) if is_changed => brokers[at].1 = queues,
+            let served = Served { broker: Arc::clone(broker), queues, announced };
+            match brokers.binary_search_by(|served| served.broker.cmp(broker)) {
+                // A table in several parts has one version, so each topic is compared as well.
+                Ok(at) if is_changed || brokers[at].announced != announced => brokers[at] = served,
                 Ok(_) => {}
-                Err(at) => brokers.insert(at, (Arc::clone(broker), queues)),
+                Err(at) => brokers.insert(at, served),
             }
         }
     }
 
     fn withdraw_topic(&mut self, broker: &str, topic: &TopicName) {
         let Some(brokers) = self.topics.get_mut(topic) else { return };
-        brokers.retain(|(name, _)| **name != *broker);
+        brokers.retain(|served| *served.broker != *broker);
         if brokers.is_empty() {
             self.topics.remove(topic);
         }
@@ -277,7 +290,7 @@ impl RouteTable {
     fn forget_missing(&mut self, broker: &str, topics: &[(TopicName, Queues)]) {
         let named: HashSet<&TopicName> = topics.iter().map(|(topic, _)| topic).collect();
         self.topics.retain(|topic, brokers| {
-            brokers.retain(|(name, _)| **name != *broker || named.contains(topic));
+            brokers.retain(|served| *served.broker != *broker || named.contains(topic));
             !brokers.is_empty()
         });
     }
@@ -350,8 +363,8 @@ impl RouteTable {
     }
 
     fn set_permission(&mut self, broker: &str, change: impl Fn(Permission) -> Permission) -> usize {
-        let entries = self.topics.values_mut().flatten().filter(|(name, _)| **name == *broker);
-        entries.map(|(_, queues)| queues.perm = change(queues.perm)).count()
+        let served = self.topics.values_mut().flatten().filter(|served| *served.broker == *broker);
+        served.map(|served| served.queues.perm = change(served.queues.perm)).count()
     }
 
     /// Takes the right to write from all topics of a group; gives their number.
@@ -372,7 +385,7 @@ impl RouteTable {
             Some(cluster) => groups.get(name).is_some_and(|group| group.cluster == cluster),
             None => true,
         };
-        brokers.retain(|(name, _)| !in_cluster(name));
+        brokers.retain(|served| !in_cluster(&served.broker));
         if brokers.is_empty() {
             self.topics.remove(topic);
         }
@@ -394,8 +407,8 @@ impl RouteTable {
         topic: &str,
     ) -> impl Iterator<Item = (&'t str, &'t Group, &'t Queues)> {
         let brokers = self.topics.get(topic).map(Vec::as_slice).unwrap_or_default();
-        brokers.iter().filter_map(|(name, queues)| {
-            self.groups.get(name).map(|group| (&**name, group, queues))
+        brokers.iter().filter_map(|Served { broker, queues, .. }| {
+            self.groups.get(broker).map(|group| (&**broker, group, queues))
         })
     }
 
@@ -421,8 +434,8 @@ impl RouteTable {
 
     /// Topics with a group in `cluster`, in no order.
     pub fn topics_of_cluster(&self, cluster: &str) -> impl Iterator<Item = &str> {
-        let of_cluster = move |(name, _): &(Arc<str>, Queues)| {
-            self.groups.get(name).is_some_and(|group| group.cluster == cluster)
+        let of_cluster = move |served: &Served| {
+            self.groups.get(&served.broker).is_some_and(|group| group.cluster == cluster)
         };
         let topics = self.topics.iter().filter(move |(_, brokers)| brokers.iter().any(of_cluster));
         topics.map(|(topic, _)| &**topic)
@@ -432,7 +445,7 @@ impl RouteTable {
     pub fn topics_by_flag(&self, wanted: impl Fn(u32) -> bool) -> impl Iterator<Item = &str> {
         let topics = self.topics.iter();
         topics
-            .filter(move |(_, brokers)| brokers.first().is_some_and(|(_, q)| wanted(q.sys_flag)))
+            .filter(move |(_, brokers)| brokers.first().is_some_and(|b| wanted(b.queues.sys_flag)))
             .map(|(topic, _)| &**topic)
     }
 

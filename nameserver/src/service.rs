@@ -204,7 +204,8 @@ impl NameService {
         let registration = self.registration(call)?;
         let Member { broker, id, addr, .. } = registration.member.clone();
         let topics = registration.topics.len();
-        let forget_missing = self.settings.delete_topic_with_broker_registration;
+        let is_whole = call.flag("gantryPartial") != Some(true);
+        let forget_missing = self.settings.delete_topic_with_broker_registration && is_whole;
         let registered = self.routes.write().register(registration, forget_missing, (self.clock)());
         let master = match registered.map_err(|e| Refusal::error(&e))? {
             Registered::Stale => {

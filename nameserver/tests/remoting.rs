@@ -214,6 +214,27 @@ async fn topic_that_its_broker_no_longer_has_is_unknown_at_once() {
     server.stop().await;
 }
 
+/// Asks a server that forgets what a table does not name.
+#[tokio::test]
+async fn whole_table_hides_topics_that_it_lacks_and_a_part_of_one_hides_none() {
+    let forgetful =
+        NameServerSettings { delete_topic_with_broker_registration: true, ..settings() };
+    let server = start(forgetful).await;
+    let channel = connect(&server).await;
+    let register = |count, partial: &str| {
+        let whole = registration("broker-a", "0", "10.0.0.1:10911").with_body(topics(count));
+        if partial.is_empty() { whole } else { whole.with_ext("gantryPartial", partial) }
+    };
+    call(&channel, register(4, "")).await;
+    for partial in ["true", "false", ""] {
+        assert_eq!(call(&channel, register(2, partial)).await.code, 0);
+        let expected =
+            if partial == "true" { ResponseCode::SUCCESS } else { ResponseCode::TOPIC_NOT_EXIST };
+        assert_eq!(route_of(&channel, "T3").await.response_code(), expected, "{partial:?}");
+    }
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn unregistered_broker_is_forgotten_and_the_other_stays() {
     let server = start(settings()).await;

@@ -145,20 +145,30 @@ fn lowest_replica_without_master_registers_topics_for_reading() {
 #[test]
 fn topics_follow_the_data_version_and_missing_ones_stay() {
     let mut table = with_master();
+    table.wipe_write_permission("a");
     let mut same = registration(member("a", 0, "m:1"), 1, &["T1", "T3"]);
-    same.topics[0].1.perm = Permission(4);
     accepted(&mut table, same.clone());
-    assert_eq!(perm(&table, "T1"), 6, "same version, known pair: unchanged");
+    assert_eq!(perm(&table, "T1"), 4, "same version, same words: unchanged");
     assert_eq!(perm(&table, "T3"), 6, "same version, missing pair: added");
     same.data_version.counter = 2;
     accepted(&mut table, same.clone());
-    assert_eq!(perm(&table, "T1"), 4);
+    assert_eq!(perm(&table, "T1"), 6, "another version");
     assert_eq!(table.route("T2").count(), 1);
     table.register(same, true, at(0)).unwrap();
     assert_eq!(table.route("T2").count(), 0, "unless asked to forget them");
     let single = registration(member("a", 0, "m:1"), 3, &["T1"]);
     table.register(single, true, at(0)).unwrap();
     assert_eq!(table.route("T3").count(), 1, "a single topic is a change, no table");
+}
+
+#[test]
+fn second_part_of_a_table_with_the_same_version_changes_its_topics_too() {
+    let mut table = with_master();
+    accepted(&mut table, registration(member("a", 0, "m:1"), 2, &["T1", "T3"]));
+    let mut second = registration(member("a", 0, "m:1"), 2, &["T2", "T4"]);
+    second.topics[0].1.write_queues = 16;
+    accepted(&mut table, second);
+    assert_eq!(table.route("T2").next().unwrap().2.write_queues, 16);
 }
 
 #[test]

@@ -66,6 +66,9 @@ header! {
         pub body_crc32: Option<u32> = "bodyCrc32",
         /// Zone of the broker.
         pub zone_name: Option<&'a str> = "__ZONE_NAME",
+        /// Whether the body is a part of the broker's table: what it does not name stays. An addition of Gantry,
+        /// which other name servers pass over.
+        pub partial: Option<bool> = "gantryPartial",
     }
 }
 
