@@ -17,6 +17,7 @@ mod volumes;
 
 use std::{sync::Arc, time::Duration};
 
+use futures::StreamExt;
 use gantry_resources::BrokerCluster;
 use k8s_openapi::{
     api::core::v1::{ObjectReference, Pod},
@@ -76,6 +77,7 @@ pub fn run(ctx: Arc<Context>, stop: CancellationToken) -> impl Future<Output = (
             .owns_shared_stream(caches.policies.changes())
             .watches_shared_stream(caches.pods.changes(), |pod| cluster_ref(&*pod))
             .watches_shared_stream(caches.claims.changes(), |claim| cluster_ref(&*claim));
+    let clusters = caches.clusters.changes();
     let defaults = Defaults {
         broker_image: ctx.settings.broker_image.clone(),
         nameserver_image: ctx.settings.nameserver_image.clone(),
@@ -90,12 +92,25 @@ pub fn run(ctx: Arc<Context>, stop: CancellationToken) -> impl Future<Output = (
     };
     let shared = Arc::new(shared);
     async move {
+        let forget = clusters.for_each(|cluster| forget_if_gone(cluster, shared.clone()));
         let passes = controller.graceful_shutdown_on(stop.cancelled_owned()).run(
             reconcile,
             error_policy,
-            shared,
+            shared.clone(),
         );
-        controllers::drive(passes).await;
+        tokio::select! {
+            () = controllers::drive(passes) => {}
+            () = forget => {}
+        }
+    }
+}
+
+/// Drops what is remembered of a cluster that was deleted: no pass sees that any more.
+async fn forget_if_gone(cluster: Arc<BrokerCluster>, shared: Arc<Shared>) {
+    let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
+    if shared.ctx.caches.clusters.get(&namespace, &name).is_none() {
+        shared.registry.keep_only(&namespace, &name, &[]).await;
+        shared.ctx.retries.succeeded(&cluster.uid().unwrap_or_default());
     }
 }
 
@@ -113,9 +128,6 @@ async fn reconcile(
     let ctx = &shared.ctx;
     let uid = cluster.uid().unwrap_or_default();
     if cluster.metadata.deletion_timestamp.is_some() {
-        let namespace = cluster.namespace().unwrap_or_default();
-        shared.registry.keep_only(&namespace, &cluster.name_any(), &[]).await;
-        ctx.retries.succeeded(&uid);
         return Ok(Action::await_change());
     }
     let converged = converge(&cluster, &shared).await;
