@@ -247,16 +247,3 @@ impl Pool {
         }
     }
 }
-
-/// The text of an error and of what caused it.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        text.push_str(": ");
-        text.push_str(&cause_text);
-        next = cause.source();
-    }
-    text
-}

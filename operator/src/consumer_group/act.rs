@@ -13,8 +13,9 @@ use gantry_resources::ConsumerGroupSpec;
 use super::plan::{self, Progress, Start};
 use crate::{
     broker_cluster::names,
-    brokers::{Brokers, with_causes},
+    brokers::Brokers,
     conditions::{Reason, Wanted},
+    with_causes,
 };
 
 /// Queues in which the group has an offset, as far as was seen: broker, topic, queue.

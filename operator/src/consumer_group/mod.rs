@@ -17,7 +17,9 @@ use std::{
 };
 
 use gantry_model::GroupName;
-use gantry_resources::{BrokerCluster, ConsumerGroup, ConsumerGroupStatus, Scaling, ScalingStatus};
+use gantry_resources::{
+    BrokerCluster, ConsumerGroup, ConsumerGroupStatus, Scaling, ScalingStatus, TargetRef,
+};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     ResourceExt,
@@ -33,9 +35,8 @@ use self::{
 };
 use crate::{
     Context,
-    brokers::with_causes,
     conditions::{Reason, Wanted, conditions},
-    controllers, status,
+    controllers, status, with_causes,
 };
 
 /// Field manager of the status.
@@ -62,6 +63,8 @@ struct Memory {
     known: Known,
     /// When brokers were last asked everything, and for which generation.
     full: Option<(Instant, Option<i64>)>,
+    /// The target that `scaler` speaks of.
+    target: Option<TargetRef>,
     scaler: Scaler,
     status_written: Option<Instant>,
 }
@@ -130,6 +133,9 @@ async fn reconcile(
     }
     // Passes of one object do not overlap, so nobody misses it meanwhile.
     let mut memory = shared.memories.lock().remove(&uid).unwrap_or_default();
+    if group.spec.scaling.is_none() {
+        memory.target = None;
+    }
     let seen = observe(&group, &shared.ctx, &mut memory).await;
     let scaled = match &group.spec.scaling {
         Some(scaling) => Some(scale(&group, scaling, &shared.ctx, &seen, &mut memory).await),
@@ -228,6 +234,10 @@ async fn scale(
     seen: &Seen,
     memory: &mut Memory,
 ) -> Scaled {
+    if memory.target.as_ref() != Some(&scaling.target_ref) {
+        memory.target = Some(scaling.target_ref.clone());
+        memory.scaler = Scaler::default();
+    }
     match try_scale(group, scaling, ctx, seen, memory).await {
         Ok(scaled) => scaled,
         Err(error) => {
@@ -262,7 +272,8 @@ async fn try_scale(
         let (kind, name) = (&scaling.target_ref.kind, &scaling.target_ref.name);
         let note = format!("{kind} {name}: {current} to {replicas} replicas, backlog {backlog}");
         tracing::info!(group = %group.name_any(), %namespace, note, "scaled");
-        ctx.events.normal(group, "Scaled", "Scale", note).await;
+        let reason = if replicas > current { "ScaledUp" } else { "ScaledDown" };
+        ctx.events.normal(group, reason, "Scale", note).await;
     }
     let detail = match reason {
         Reason::Holding => seen.condition.message(),

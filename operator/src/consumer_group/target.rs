@@ -14,8 +14,8 @@ use serde_json::json;
 
 use crate::{
     Context,
-    brokers::with_causes,
     conditions::{Reason, Wanted},
+    with_causes,
 };
 
 /// Field manager of replicas.

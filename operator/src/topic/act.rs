@@ -10,8 +10,9 @@ use gantry_resources::{BrokerTopicStatus, TopicSpec};
 use super::plan;
 use crate::{
     broker_cluster::names,
-    brokers::{Brokers, with_causes},
+    brokers::Brokers,
     conditions::{Reason, Wanted},
+    with_causes,
 };
 
 /// How far a pass came.

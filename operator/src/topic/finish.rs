@@ -20,7 +20,8 @@ use serde_json::json;
 use super::{brokers_of, cluster_of, is_same, plan};
 use crate::{
     Context,
-    brokers::{Brokers, PoolError, with_causes},
+    brokers::{Brokers, PoolError},
+    with_causes,
 };
 
 /// Holds the resource until its policy is carried out.

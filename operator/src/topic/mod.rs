@@ -23,9 +23,9 @@ use self::{
 };
 use crate::{
     Context,
-    brokers::{PoolError, RemotingBrokers, with_causes},
+    brokers::{PoolError, RemotingBrokers},
     conditions::{Reason, Wanted, conditions},
-    controllers, status,
+    controllers, status, with_causes,
 };
 
 /// Field manager of the status.
