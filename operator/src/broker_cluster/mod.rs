@@ -31,7 +31,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    observe::{Observed, cluster_of},
+    observe::{Life, Observed, Registration, Server, cluster_of},
     registry::RemotingRegistry,
     render::{Objects, RenderError},
     report::Outcome,
@@ -44,7 +44,9 @@ use crate::{
     apply::{Applied, ApplyError},
     cache::{Cache, Kind},
     conditions::{Reason, Wanted},
-    controllers, status, with_causes,
+    controllers,
+    labels::Component,
+    status, with_causes,
 };
 
 /// Field manager of rendered objects.
@@ -171,13 +173,18 @@ async fn converge(cluster: &BrokerCluster, shared: &Shared) -> Result<Converged,
     Ok(Converged { outcome: Outcome::Converged { observed, step, refused_volumes }, at_rest })
 }
 
+/// Whether only what is watched can make the next pass differ: nothing is asked of name servers in vain.
 fn is_at_rest(observed: &Observed, step: &Step) -> bool {
-    let waits_for_pods_alone = |server: &observe::Server| {
-        server.life != observe::Life::Ready || server.registration != observe::Registration::Missing
+    let is_ready = |server: &Server| server.life == Life::Ready;
+    let can_ask =
+        observed.servers.iter().any(|s| s.component == Component::NameServer && is_ready(s));
+    let waits_for_an_answer = |server: &Server| {
+        let unanswered =
+            matches!(server.registration, Registration::Missing | Registration::Unknown);
+        can_ask && is_ready(server) && unanswered
     };
-    let settled =
-        matches!(step, Step::UpToDate | Step::Halt(_)) && observed.registry_error.is_none();
-    settled && observed.servers.iter().all(waits_for_pods_alone)
+    matches!(step, Step::UpToDate | Step::Halt(_))
+        && !observed.servers.iter().any(waits_for_an_answer)
 }
 
 /// Applies everything that differs. Says whether anything did.
