@@ -12,6 +12,9 @@ use crate::services::{
     retry::SendBackError, send::SendError, topics::TopicError,
 };
 
+/// Longest remark: a topic's longest name and the reason around it.
+const REMARK_BYTES_MAX: usize = 512;
+
 /// An answer that says no.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -24,9 +27,11 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with this code and remark.
+    /// A refusal with this code and remark, which is cut where nobody reads on: it may repeat what the peer sent.
     pub(crate) fn new(code: ResponseCode, remark: impl Into<String>) -> Self {
-        Self { code, remark: remark.into(), forbidden: None }
+        let mut remark = remark.into();
+        remark.truncate(remark.floor_char_boundary(REMARK_BYTES_MAX));
+        Self { code, remark, forbidden: None }
     }
 
     /// A refusal whose remark is what an error and its causes say.
