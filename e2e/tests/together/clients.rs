@@ -47,18 +47,21 @@ async fn samples_become_ready_and_java_clients_of_both_versions_send_and_receive
         for sample in SAMPLES {
             stage.apply(sample).await?;
         }
-        stage.ready::<BrokerCluster>("shop", "True").await?;
+        let cluster = stage.ready::<BrokerCluster>("shop", "True").await?;
         stage.ready::<Topic>("order-topic", "True").await?;
         stage.ready::<ConsumerGroup>("billing", "True").await?;
-        together(JAVA_CLIENTS.map(|version| run_scenarios(&stage, version))).await
+        let brokers = cluster.status.map(|status| status.brokers).unwrap_or_default();
+        let broker = brokers.into_iter().find_map(|broker| broker.address);
+        let broker = broker.context("the status has no broker's address")?;
+        together(JAVA_CLIENTS.map(|version| run_scenarios(&stage, version, &broker))).await
     })
     .await;
 }
 
-async fn run_scenarios(stage: &Stage, version: &str) -> Result<()> {
-    let (nameserver, broker) =
-        (stage.nameserver(), format!("{}:10911", stage.host("shop-broker-0")));
-    let mut args = vec![nameserver.as_str(), broker.as_str(), "shop"];
+/// Runs the scenarios; `broker` is its address as it stands in routes and message ids.
+async fn run_scenarios(stage: &Stage, version: &str, broker: &str) -> Result<()> {
+    let nameserver = stage.nameserver();
+    let mut args = vec![nameserver.as_str(), broker, "shop"];
     args.extend(SCENARIOS);
     let program = Program::java(version, "Main", &args);
     let printed = stage.run(&pod_name("scenarios", version), &program).await?;
