@@ -1,6 +1,6 @@
 //! `gantry standalone`: name server and broker in one process, with one data folder.
 //! Invariant: the line `ready …` is printed once both serve, the broker is registered, and what
-//! `--apply` names exists; SIGTERM and SIGINT stop both cleanly.
+//! `--apply` names exists; SIGTERM and SIGINT stop both cleanly, and end a start at once.
 //! Leaves all serving to the two libraries.
 
 pub(crate) mod apply;
@@ -92,7 +92,10 @@ pub(crate) fn run(args: StandaloneArgs) -> anyhow::Result<()> {
 async fn serve(args: StandaloneArgs) -> anyhow::Result<()> {
     let manifests = args.apply.as_deref().map(apply::read).transpose()?.unwrap_or_default();
     let mut stop = StopSignals::listen()?;
-    let servers = Servers::start(&args).await?;
+    let servers = tokio::select! {
+        started = Servers::start(&args) => started?,
+        () = stop.received() => end_start(),
+    };
     let announced = servers.announce(&manifests, &mut stop).await;
     if let Ok(true) = announced {
         stop.received().await;
@@ -100,6 +103,14 @@ async fn serve(args: StandaloneArgs) -> anyhow::Result<()> {
     // Also when announcing failed: what was stored meanwhile has to reach the disk.
     let stopped = servers.stop().await;
     announced.and(stopped)
+}
+
+/// Ends a process whose broker has not started. Nothing was answered yet, and the next start recovers the log from
+/// any point, so a recovery that is under way is not waited for. Its thread still uses the views: the process ends
+/// without the clean-up of libraries, which would take them away under its feet.
+fn end_start() -> ! {
+    tracing::info!("stops before it has started");
+    signal_hook::low_level::exit(0)
 }
 
 /// The two servers and their HTTP port.

@@ -1,9 +1,10 @@
 //! `--apply`: `Topic` and `ConsumerGroup` manifests, the same that the operator reads.
-//! Invariant: a manifest is created as it is written, or refused with the name of what is wrong.
-//! Leaves scaling and other clusters to the operator; such fields are accepted and named in the log.
+//! Invariant: a manifest is created as it is written, or refused with file, line and name of what is wrong, before
+//! anything is created; applying it again changes nothing.
+//! Leaves scaling, deletion and other clusters to the operator: there is one cluster here, and such fields are
+//! checked and passed over.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -20,6 +21,8 @@ use crate::{
 };
 
 const API_VERSION: &str = "gantry.dev/v1alpha1";
+/// Most failed attempts that a group may allow.
+const ATTEMPTS_MAX: u32 = 1000;
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -51,18 +54,30 @@ struct Manifest<S> {
     _kind: String,
     metadata: Metadata,
     spec: S,
+    /// Of a manifest that was read from a cluster.
+    #[serde(rename = "status")]
+    _status: Option<serde_yaml::Value>,
+}
+
+/// Its other fields are Kubernetes' own, and a cluster fills in many.
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+}
+
+/// The cluster is this process, whatever its name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClusterRef {
+    #[serde(rename = "name")]
+    _name: String,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Metadata {
-    name: String,
-    #[serde(rename = "namespace")]
-    _namespace: Option<String>,
-    #[serde(default, rename = "labels")]
-    _labels: BTreeMap<String, String>,
-    #[serde(default, rename = "annotations")]
-    _annotations: BTreeMap<String, String>,
+enum DeletionPolicy {
+    Retain,
+    Delete,
+    DeleteIfEmpty,
 }
 
 #[derive(Deserialize)]
@@ -70,12 +85,14 @@ struct Metadata {
 struct TopicSpec {
     name: Option<String>,
     #[serde(rename = "clusterRef")]
-    _cluster_ref: Option<serde_yaml::Value>,
+    _cluster_ref: Option<ClusterRef>,
     #[serde(default = "normal", rename = "type")]
     kind: TopicType,
     #[serde(default = "eight")]
     queues: u32,
     retention: Option<serde_yaml::Value>,
+    #[serde(rename = "deletionPolicy")]
+    _deletion_policy: Option<DeletionPolicy>,
 }
 
 fn normal() -> TopicType {
@@ -91,7 +108,7 @@ fn eight() -> u32 {
 struct GroupSpec {
     name: Option<String>,
     #[serde(rename = "clusterRef")]
-    _cluster_ref: Option<serde_yaml::Value>,
+    _cluster_ref: Option<ClusterRef>,
     #[serde(default)]
     topics: Vec<TopicRef>,
     #[serde(default)]
@@ -170,34 +187,47 @@ impl Parsed {
 }
 
 fn parse(text: &str, all: &mut Parsed) -> anyhow::Result<()> {
-    for document in serde_yaml::Deserializer::from_str(text) {
-        let value = serde_yaml::Value::deserialize(document)?;
-        if value.is_null() {
-            continue;
-        }
-        let field = |name: &str| value.get(name).and_then(|field| field.as_str()).unwrap_or("");
-        let (api_version, kind) = (field("apiVersion").to_owned(), field("kind").to_owned());
-        if api_version != API_VERSION {
-            return Err(Failure::usage(format!(
-                "apiVersion is {api_version:?}, expected {API_VERSION}"
-            )));
-        }
-        match kind.as_str() {
-            "Topic" => all.topics.push(topic(value)?),
-            "ConsumerGroup" => all.groups.push(group(value)?),
-            kind => {
-                return Err(Failure::usage(format!(
-                    "kind is {kind:?}, expected Topic or ConsumerGroup"
-                )));
-            }
+    // Read twice: first for the kinds, then each as its kind, straight from the text, so that errors have a line.
+    let kinds = serde_yaml::Deserializer::from_str(text).map(kind);
+    let kinds: Vec<_> = kinds.collect::<anyhow::Result<_>>()?;
+    for (kind, document) in kinds.into_iter().zip(serde_yaml::Deserializer::from_str(text)) {
+        match kind {
+            // Each document has to be read, so that the next one is.
+            None => serde_yaml::Value::deserialize(document).map(drop)?,
+            Some(Kind::Topic) => all.topics.push(topic(document)?),
+            Some(Kind::ConsumerGroup) => all.groups.push(group(document)?),
         }
     }
     Ok(())
 }
 
-fn topic(value: serde_yaml::Value) -> anyhow::Result<(String, TopicConfig)> {
-    let Manifest { metadata, spec, .. }: Manifest<TopicSpec> =
-        serde_yaml::from_value(value).context("Topic")?;
+enum Kind {
+    Topic,
+    ConsumerGroup,
+}
+
+/// What a document is; `None` for one without content.
+fn kind(document: serde_yaml::Deserializer<'_>) -> anyhow::Result<Option<Kind>> {
+    let value = serde_yaml::Value::deserialize(document)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    let field = |name: &str| value.get(name).and_then(|field| field.as_str()).unwrap_or("");
+    let api_version = field("apiVersion");
+    if api_version != API_VERSION {
+        let wrong = format!("apiVersion is {api_version:?}, expected {API_VERSION}");
+        return Err(Failure::usage(wrong));
+    }
+    match field("kind") {
+        "Topic" => Ok(Some(Kind::Topic)),
+        "ConsumerGroup" => Ok(Some(Kind::ConsumerGroup)),
+        kind => Err(Failure::usage(format!("kind is {kind:?}, expected Topic or ConsumerGroup"))),
+    }
+}
+
+fn topic(document: serde_yaml::Deserializer<'_>) -> anyhow::Result<(String, TopicConfig)> {
+    let Manifest { metadata, spec, .. } =
+        Manifest::<TopicSpec>::deserialize(document).context("Topic")?;
     let of_resource = || format!("Topic {}", metadata.name);
     if spec.retention.is_some() {
         tracing::warn!(topic = metadata.name, "ignored: spec.retention; the whole log has one");
@@ -209,17 +239,22 @@ fn topic(value: serde_yaml::Value) -> anyhow::Result<(String, TopicConfig)> {
     Ok((metadata.name, config))
 }
 
-fn group(value: serde_yaml::Value) -> anyhow::Result<(GroupConfig, Vec<String>, StartFrom)> {
-    let Manifest { metadata, spec, .. }: Manifest<GroupSpec> =
-        serde_yaml::from_value(value).context("ConsumerGroup")?;
+fn group(
+    document: serde_yaml::Deserializer<'_>,
+) -> anyhow::Result<(GroupConfig, Vec<String>, StartFrom)> {
+    let Manifest { metadata, spec, .. } =
+        Manifest::<GroupSpec>::deserialize(document).context("ConsumerGroup")?;
+    let of_resource = || format!("ConsumerGroup {}", metadata.name);
     if spec.scaling.is_some() {
         tracing::warn!(group = metadata.name, "ignored: spec.scaling needs the operator");
     }
     let name = GroupName::new(spec.name.as_deref().unwrap_or(&metadata.name));
-    let name = name.with_context(|| format!("ConsumerGroup {}", metadata.name))?;
-    let mut config = GroupConfig::new(name);
+    let mut config = GroupConfig::new(name.with_context(of_resource)?);
     if let Some(attempts) = spec.retry.max_attempts {
-        config.retry_max_times = i32::try_from(attempts).unwrap_or(i32::MAX);
+        let most = format!("spec.retry.maxAttempts is {attempts}, at most {ATTEMPTS_MAX}");
+        let attempts = Some(attempts).filter(|attempts| *attempts <= ATTEMPTS_MAX);
+        let attempts = attempts.ok_or_else(|| Failure::usage(most)).with_context(of_resource)?;
+        config.retry_max_times = i32::try_from(attempts)?;
     }
     let topics = spec.topics.into_iter().map(|topic| topic.name).collect();
     Ok((config, topics, spec.start_from))
@@ -315,11 +350,56 @@ spec:
     fn unknown_fields_and_kinds_are_refused_by_name() {
         let misspelt = SAMPLE.replace("maxAttempts", "maxAttempt");
         let error = format!("{:#}", manifests(&misspelt).unwrap_err());
-        assert!(error.contains("maxAttempt`"), "{error}");
+        assert!(error.contains("maxAttempt`") && error.contains("line 13"), "{error}");
+        let error = format!("{:#}", manifests(&SAMPLE.replace("Fifo", "Fifi")).unwrap_err());
+        assert!(error.contains("`Fifi`") && error.contains("line 5"), "{error}");
+        let error = format!("{:#}", manifests(&SAMPLE.replace(": 3", ": 1001")).unwrap_err());
+        assert!(error.contains("billing") && error.contains("1001, at most 1000"), "{error}");
         let error = manifests(&SAMPLE.replace("kind: Topic", "kind: Topics")).unwrap_err();
         assert!(error.to_string().contains("Topics"), "{error}");
         let error = manifests(&SAMPLE.replace("v1alpha1", "v2")).unwrap_err();
         assert!(error.to_string().contains("gantry.dev/v2"), "{error}");
+    }
+
+    /// Written out field by field: one that is added to the resources has to be added here, and read by `gantry`.
+    #[test]
+    fn every_field_that_the_operator_reads_is_read() {
+        use gantry_resources::{self as resources, ClusterRef, Scaling, TargetRef};
+        let cluster_ref = ClusterRef { name: "shop".into() };
+        let topic = resources::TopicSpec {
+            cluster_ref: cluster_ref.clone(),
+            name: Some("OrderTopic".into()),
+            kind: resources::TopicType::Fifo,
+            queues: 4,
+            retention: Some(resources::TopicRetention { time: resources::Duration::from_hours(7) }),
+            deletion_policy: resources::DeletionPolicy::DeleteIfEmpty,
+        };
+        let target_ref = TargetRef {
+            api_version: "apps/v1".into(),
+            kind: "Deployment".into(),
+            name: "b".into(),
+        };
+        let scaling =
+            Scaling { target_ref, min_replicas: 0, max_replicas: 9, backlog_per_replica: 100 };
+        let group = resources::ConsumerGroupSpec {
+            cluster_ref,
+            name: Some("CID_billing".into()),
+            topics: vec![resources::TopicRef { name: "OrderTopic".into() }],
+            start_from: resources::StartFrom::Earliest,
+            retry: resources::Retry { max_attempts: 5 },
+            scaling: Some(scaling),
+        };
+        let mut topic = resources::Topic::new("order-topic", topic);
+        topic.status = Some(resources::TopicStatus::default());
+        let group = resources::ConsumerGroup::new("billing", group);
+        let topic = serde_yaml::to_string(&topic).unwrap();
+        let group = serde_yaml::to_string(&group).unwrap();
+        let found = manifests(&format!("{topic}---\n# nothing\n---\n{group}")).unwrap();
+        let config = &found.topics[0];
+        assert_eq!((&*config.topic_name, config.write_queues), ("OrderTopic", 4));
+        let group = &found.groups[0];
+        assert_eq!((&*group.config.group_name, group.config.retry_max_times), ("CID_billing", 5));
+        assert_eq!((&*group.topics[0], group.start_from), ("OrderTopic", StartFrom::Earliest));
     }
 
     #[test]
