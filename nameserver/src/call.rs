@@ -12,6 +12,9 @@ use crate::routes::Member;
 /// Longest name, address or zone that a peer may send, in bytes.
 pub(crate) const TEXT_BYTES_MAX: usize = 255;
 
+/// Longest remark of a refusal: the longest name and the reason around it.
+const REMARK_BYTES_MAX: usize = 512;
+
 /// An answer that is no error.
 #[derive(Default)]
 pub(crate) struct Reply {
@@ -36,8 +39,11 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
+    /// A refusal whose remark is cut where nobody reads on: it may repeat what the peer sent.
     pub(crate) fn new(code: ResponseCode, remark: impl Into<String>) -> Self {
-        Self { code, remark: remark.into() }
+        let mut remark = remark.into();
+        remark.truncate(remark.floor_char_boundary(REMARK_BYTES_MAX));
+        Self { code, remark }
     }
 
     pub(crate) fn error(error: &impl fmt::Display) -> Self {

@@ -5,7 +5,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -136,8 +136,10 @@ fn show(service: &Arc<NameService>, server: &Server<NameService>, telemetry: &Te
     telemetry.on_scrape(Box::new(move || {
         let Some(service) = measured.upgrade() else { return };
         service.record_metrics();
-        let open = counters.connections.load(std::sync::atomic::Ordering::Relaxed);
+        let open = counters.connections.load(Ordering::Relaxed);
         metrics::gauge!("gantry_nameserver_connections").set(open as f64);
+        let broken = counters.broken_frames.load(Ordering::Relaxed);
+        metrics::counter!("gantry_nameserver_broken_frames_total").absolute(broken);
     }));
 }
 
@@ -150,6 +152,11 @@ fn describe_metrics() {
     describe_gauge!("gantry_nameserver_kv_entries", count, "Keys of the key-value configuration.");
     describe_gauge!("gantry_nameserver_connections", count, "Open connections.");
     describe_counter!("gantry_nameserver_requests_total", count, "Requests by request code.");
+    describe_counter!(
+        "gantry_nameserver_broken_frames_total",
+        count,
+        "Connections closed for bytes that are no frame."
+    );
     describe_counter!(
         "gantry_nameserver_registrations_total",
         count,
