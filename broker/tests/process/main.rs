@@ -4,6 +4,7 @@
 
 mod addresses;
 mod data_dir;
+mod generations;
 mod health;
 mod program;
 mod stop;

@@ -1,0 +1,130 @@
+//! A long life in small segments: three generations of the log go, the broker is killed, and all views are lost.
+//! Invariant: clients see the same topics, groups, offsets and waiting messages as before.
+//! Leaves every single entry to the tests of the store.
+
+use std::fs;
+
+use gantry_remoting::{Command, RequestCode as Code, client::Channel};
+use serde_json::Value;
+
+use super::{
+    program::Program,
+    world::{bodies, call, code, field, heartbeat, pull, request, send, until},
+};
+
+const IDLE_MESSAGES: u64 = 1000;
+/// Two segments, the least log there is: what is above goes.
+const SETTINGS: &str = "retention_size: 32Mi";
+const GENERATION_MESSAGES: usize = 40;
+const DUE_SECONDS: &str = "15";
+
+async fn number(channel: &Channel, code: Code, topic: &str) -> u64 {
+    let answer = call(channel, request(code, &[("topic", topic), ("queueId", "0")])).await;
+    field(&answer, "offset").parse().unwrap()
+}
+
+async fn fill(channel: &Channel) {
+    for _ in 0..IDLE_MESSAGES {
+        assert_eq!(code(channel, send("idle", &[], "idle")).await, 0);
+    }
+    for group in ["g1", "g2"] {
+        call(channel, heartbeat("c", group, &[("idle", "*", 1)])).await;
+        let fields = [
+            ("consumerGroup", group),
+            ("topic", "idle"),
+            ("queueId", "0"),
+            ("commitOffset", "321"),
+        ];
+        assert_eq!(code(channel, request(Code::UPDATE_CONSUMER_OFFSET, &fields)).await, 0);
+    }
+    let group = r#"{"groupName":"g2","retryMaxTimes":7,"retryQueueNums":1}"#;
+    let define = Command::request(Code::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).with_body(group);
+    assert_eq!(code(channel, define).await, 0);
+    for delay in
+        [("DELAY", "18"), ("DELAY", "18"), ("DELAY", "17"), ("TIMER_DELAY_SEC", DUE_SECONDS)]
+    {
+        assert_eq!(code(channel, send("delayed", &[delay], delay.1)).await, 0);
+    }
+}
+
+/// Sends until what the log held before has gone.
+async fn one_generation(channel: &Channel) {
+    let body = "x".repeat(1 << 20);
+    let before = match call(channel, send("busy", &[], &body)).await {
+        answer if answer.code == 0 => field(&answer, "queueOffset").parse::<u64>().unwrap(),
+        answer => panic!("{answer:?}"),
+    };
+    for _ in 0..GENERATION_MESSAGES {
+        assert_eq!(code(channel, send("busy", &[], &body)).await, 0);
+    }
+    until(async || (number(channel, Code::GET_MIN_OFFSET, "busy").await > before).then_some(()))
+        .await;
+}
+
+async fn body(channel: &Channel, code: Code, fields: &[(&str, &str)]) -> Value {
+    let answer = call(channel, request(code, fields)).await;
+    assert_eq!(answer.code, 0, "{answer:?}");
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+/// All that a client can see of topics, groups, offsets, bounds and delay levels.
+async fn seen(channel: &Channel) -> Vec<String> {
+    let mut seen = Vec::new();
+    for topic in ["idle", "busy", "delayed", "%RETRY%g1"] {
+        let config = body(channel, Code::GET_TOPIC_CONFIG, &[("topic", topic)]).await;
+        seen.push(format!("topic {config}"));
+        for code in [Code::GET_MIN_OFFSET, Code::GET_MAX_OFFSET] {
+            // The one with a message that becomes due meanwhile.
+            if topic != "delayed" {
+                seen.push(format!("{topic} {code} {}", number(channel, code, topic).await));
+            }
+        }
+    }
+    for group in ["g1", "g2"] {
+        let config = body(channel, Code::GET_SUBSCRIPTIONGROUP_CONFIG, &[("group", group)]).await;
+        seen.push(format!("group {config}"));
+        let fields = [("consumerGroup", group), ("topic", "idle"), ("queueId", "0")];
+        let answer = call(channel, request(Code::QUERY_CONSUMER_OFFSET, &fields)).await;
+        seen.push(format!("offset {group} {}", field(&answer, "offset")));
+    }
+    let state = body(channel, Code::GET_BROKER_RUNTIME_INFO, &[]).await;
+    for level in [17, 18] {
+        let waiting = &state["table"][format!("scheduleMessageOffset_{level}")];
+        seen.push(format!("level {level} {waiting}"));
+    }
+    seen
+}
+
+// Waiting for the process blocks the thread, and its clients go on meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_see_the_same_when_views_are_rebuilt_after_three_generations_have_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::serving(dir.path(), SETTINGS);
+    let channel = program.connect().await;
+    fill(&channel).await;
+    for _ in 0..3 {
+        one_generation(&channel).await;
+    }
+    let before = seen(&channel).await;
+    drop(program);
+
+    fs::remove_dir_all(dir.path().join("data/views")).unwrap();
+    let program = Program::serving(dir.path(), SETTINGS);
+    assert!(program.log().contains("views_rebuilt=true"), "{}", program.log());
+    let channel = program.connect().await;
+    assert_eq!(seen(&channel).await, before);
+    for code in [Code::GET_MIN_OFFSET, Code::GET_MAX_OFFSET] {
+        assert_eq!(number(&channel, code, "idle").await, IDLE_MESSAGES, "{code}");
+    }
+    let answer = call(&channel, send("idle", &[], "next")).await;
+    assert_eq!(field(&answer, "queueOffset"), IDLE_MESSAGES.to_string());
+    let answer = call(&channel, pull("g1", "idle", IDLE_MESSAGES as i64, "*")).await;
+    assert_eq!(bodies(&answer), ["next"]);
+    // The one that is due comes, even if it came and went before the kill, and comes once; the others wait.
+    until(async || {
+        let state = body(&channel, Code::GET_BROKER_RUNTIME_INFO, &[]).await;
+        (state["table"]["timerCongestNum"] == "3").then_some(())
+    })
+    .await;
+    assert_eq!(number(&channel, Code::GET_MAX_OFFSET, "delayed").await, 1);
+}
