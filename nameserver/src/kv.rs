@@ -1,10 +1,10 @@
 //! Key-value configuration: text by namespace and key, such as the queue lists of ordered topics.
-//! Invariant: what was answered is in the file, if there is one; the file is always whole.
+//! Invariant: what was answered is in the file, if there is one; the file is always whole, and one process writes it.
 //! Leaves the meaning of namespaces to its readers; RocketMQ's name server keeps the same `kvConfig.json`.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// Name of the file in the data folder.
 const FILE: &str = "kvConfig.json";
+/// Name of the file that the one process locks that uses the folder.
+const LOCK: &str = "LOCK";
 /// Namespace that holds the queue lists of ordered topics: `broker-a:4;broker-b:4` by topic.
 pub const ORDER_TOPIC_CONFIG: &str = "ORDER_TOPIC_CONFIG";
 
@@ -46,6 +48,12 @@ pub enum KvError {
         /// Why.
         source: serde_json::Error,
     },
+    /// Another process would write over what this one writes.
+    #[error("the data folder {path} is in use by another process")]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// It would become too large.
     #[error("key-value configuration would be {bytes} bytes, the limit is {bytes_max}")]
     Full {
@@ -63,17 +71,20 @@ pub struct KvConfig {
     folder: Option<PathBuf>,
     bytes: u64,
     bytes_max: u64,
+    /// Held as long as the folder is used.
+    _lock: Option<File>,
 }
 
 impl KvConfig {
     /// Reads the file in `folder`, if there is one; without a folder all ends with the process.
     pub fn open(folder: Option<&Path>, bytes_max: u64) -> Result<Self, KvError> {
+        let lock = folder.map(lock).transpose()?;
         let content = folder.map_or_else(|| Ok(Content::default()), read)?;
         let entries = content.table.iter().flat_map(|(namespace, table)| {
             table.iter().map(move |(key, value)| entry_bytes(namespace, key, value))
         });
         let bytes = entries.sum();
-        Ok(Self { content, folder: folder.map(Path::to_owned), bytes, bytes_max })
+        Ok(Self { content, folder: folder.map(Path::to_owned), bytes, bytes_max, _lock: lock })
     }
 
     /// The value of a key.
@@ -150,6 +161,20 @@ fn entry_bytes(namespace: &str, key: &str, value: &str) -> u64 {
     (namespace.len() + key.len() + value.len()) as u64
 }
 
+/// Makes the folder and takes it for this process.
+fn lock(folder: &Path) -> Result<File, KvError> {
+    let path = folder.join(LOCK);
+    let failed = |source| KvError::Io { action: "lock", path: path.clone(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(KvError::InUse { path: folder.into() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
 fn read(folder: &Path) -> Result<Content, KvError> {
     let path = folder.join(FILE);
     match fs::read(&path) {
@@ -166,7 +191,6 @@ fn write(folder: &Path, content: &Content) -> Result<(), KvError> {
     let path = folder.join(FILE);
     let beside = folder.join(format!("{FILE}.new"));
     let written = || -> io::Result<()> {
-        fs::create_dir_all(folder)?;
         let mut file = File::create(&beside)?;
         file.write_all(&serde_json::to_vec(content)?)?;
         file.sync_all()?;
@@ -191,6 +215,7 @@ mod tests {
         kv.put("N", "gone", "x").unwrap();
         kv.delete("N", "gone").unwrap();
         kv.delete("N", "never").unwrap();
+        drop(kv);
         let kv = KvConfig::open(Some(&path), BYTES_MAX).unwrap();
         assert_eq!(kv.get("N", "k"), Some("v"));
         assert_eq!((kv.len(), kv.bytes), (1, 3));
@@ -217,6 +242,20 @@ mod tests {
         kv.put("N", "k", &"v".repeat(62)).unwrap();
         kv.put("N", "k", "").unwrap();
         assert_eq!(kv.bytes, 2);
+    }
+
+    #[test]
+    fn folder_that_another_one_uses_is_refused_by_name_until_it_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut kv = KvConfig::open(Some(folder.path()), BYTES_MAX).unwrap();
+        let error = KvConfig::open(Some(folder.path()), BYTES_MAX).unwrap_err().to_string();
+        assert!(error.contains("in use") && error.contains(folder.path().to_str().unwrap()));
+        kv.put("N", "k", "v").unwrap();
+        drop(kv);
+        assert_eq!(
+            KvConfig::open(Some(folder.path()), BYTES_MAX).unwrap().get("N", "k"),
+            Some("v")
+        );
     }
 
     #[test]

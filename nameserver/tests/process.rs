@@ -92,6 +92,21 @@ fn ask(address: &str) {
 }
 
 #[test]
+fn data_folder_in_use_ends_it_with_one_line_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = ["--data-dir", dir.path().to_str().unwrap()];
+    let mut first = Program(program(&arguments).spawn().unwrap());
+    let mut lines = BufReader::new(first.0.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("ready ")));
+    let output = program(&arguments).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let last = error.lines().last().unwrap();
+    assert!(last.contains("in use") && last.contains(arguments[1]), "{error}");
+    assert!(first.0.try_wait().unwrap().is_none(), "the first serves on");
+}
+
+#[test]
 fn wrong_key_ends_it_with_one_line_that_names_it() {
     let output = program(&["--scan-intervall", "5s"]).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
