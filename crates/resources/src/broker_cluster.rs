@@ -13,7 +13,7 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Duration;
+use crate::{Duration, common::resource_requirements};
 
 /// A message queue cluster that RocketMQ clients can use: name servers, and broker groups that store messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -41,6 +41,7 @@ use crate::Duration;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.retention.size) || !isQuantity(string(self.retention.size)) || !isQuantity(string(self.storage.size)) || quantity(string(self.retention.size)).compareTo(quantity(string(self.storage.size))) < 0").message("retention.size must be less than storage.size: a broker's volume must hold it"))]
 pub struct BrokerClusterSpec {
     /// Number of broker groups. Topics have their queues on each of them. It may only grow: a group that is taken away
     /// would have to be drained first.
@@ -75,11 +76,13 @@ pub struct BrokerClusterSpec {
 
     /// Processor and memory of each broker. The broker derives its caches from the memory limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "resource_requirements")]
     pub resources: Option<ResourceRequirements>,
 
     /// Image of brokers, and with its name changed of name servers; default: the ones that belong to the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^[-a-zA-Z0-9._:/@]+$')").message("image must be the name of an image, such as registry.example/gantry-broker:1.0"))]
     pub image: Option<String>,
 
     /// Secrets for pulling the images.
@@ -117,6 +120,7 @@ pub struct NameServers {
 
     /// Processor and memory of each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "resource_requirements")]
     pub resources: Option<ResourceRequirements>,
 }
 
@@ -139,11 +143,12 @@ pub enum Flush {
 /// Where messages are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName)").message("storage.storageClassName cannot be set or removed later: volumes keep the class they were made with"))]
 pub struct Storage {
     /// Size of each broker's volume. It may only grow.
     #[x_kube(
-        validation = Rule::new("isQuantity(self) && quantity(self).compareTo(quantity('1Gi')) >= 0").message("storage.size must be a quantity of at least 1Gi, such as 10Gi"),
-        validation = Rule::new("!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0").message("storage.size may only grow")
+        validation = Rule::new("isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Gi')) >= 0").message("storage.size must be a quantity of at least 1Gi, such as 10Gi"),
+        validation = Rule::new("!isQuantity(string(self)) || !isQuantity(string(oldSelf)) || quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0").message("storage.size may only grow")
     )]
     pub size: Quantity,
 
@@ -172,6 +177,7 @@ pub enum WhenDeleted {
 /// How long messages are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.time.matches('^0*([0-5]?[0-9]s|0[mhd])$')").message("retention.time must be at least 1m"))]
 pub struct Retention {
     /// Age at which messages may be deleted.
     #[serde(default = "retention_time")]
@@ -179,7 +185,7 @@ pub struct Retention {
 
     /// Size of a broker's log above which its oldest messages are deleted; default: only age counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("isQuantity(self)").message("retention.size must be a quantity, such as 8Gi"))]
+    #[x_kube(validation = Rule::new("isQuantity(string(self))").message("retention.size must be a quantity, such as 8Gi"))]
     pub size: Option<Quantity>,
 }
 

@@ -6,12 +6,14 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use kube_derive::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// The `BrokerCluster` that an object belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct ClusterRef {
     /// Name of the `BrokerCluster`, in the same namespace.
     #[schemars(length(min = 1, max = 30))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("clusterRef.name must be the name of a BrokerCluster: a-z, 0-9 and '-', and begin with a letter"))]
     pub name: String,
 }
 
@@ -124,6 +126,44 @@ impl JsonSchema for Duration {
             }],
         })
     }
+}
+
+/// Schema of processor and memory: that of Kubernetes without claims, with the rules that it has for pods, so that a
+/// mistake is refused where it is made and not when a pod is.
+pub(crate) fn resource_requirements(_: &mut SchemaGenerator) -> Schema {
+    let amounts = |description: &str, rules: Value| {
+        json!({
+            "type": "object",
+            "description": description,
+            "maxProperties": 16,
+            "additionalProperties": { "x-kubernetes-int-or-string": true, "maxLength": 32 },
+            "x-kubernetes-validations": rules,
+        })
+    };
+    let quantities = "self.all(name, isQuantity(string(self[name])))";
+    let least = "!('memory' in self) || !isQuantity(string(self['memory'])) \
+                 || quantity(string(self['memory'])).compareTo(quantity('32Mi')) >= 0";
+    let within = "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) \
+                  || !isQuantity(string(self.requests[name])) || !isQuantity(string(self.limits[name])) \
+                  || quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)";
+    let limits = amounts(
+        "The most that it may use.",
+        json!([
+            { "rule": quantities, "message": "limits must be quantities, such as cpu: 500m and memory: 1Gi" },
+            { "rule": least, "message": "limits.memory must be at least 32Mi: write a unit, such as 512Mi" },
+        ]),
+    );
+    let requests = amounts(
+        "What is kept free for it on its node.",
+        json!([{ "rule": quantities, "message": "requests must be quantities, such as cpu: 100m and memory: 256Mi" }]),
+    );
+    json_schema!({
+        "type": "object",
+        "properties": { "limits": limits, "requests": requests },
+        "x-kubernetes-validations": [
+            { "rule": within, "message": "requests must not be above limits" },
+        ],
+    })
 }
 
 #[cfg(test)]

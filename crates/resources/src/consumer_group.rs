@@ -57,7 +57,8 @@ pub struct ConsumerGroupSpec {
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub topics: Vec<TopicRef>,
 
-    /// Where the group starts to read a queue that it has never read.
+    /// Where the group starts to read a queue that it has never read. `Latest`: with messages that arrive after this
+    /// declaration; `Earliest`: with the oldest message there is.
     #[serde(default)]
     pub start_from: StartFrom,
 
@@ -75,6 +76,7 @@ pub struct ConsumerGroupSpec {
 pub struct TopicRef {
     /// The topic's name, as clients use it.
     #[schemars(length(min = 1, max = 127))]
+    #[x_kube(validation = Rule::new("self.matches('^[-_a-zA-Z0-9%|]+$')").message("topics[].name may hold letters, digits and - _ % | only: it is the name that clients use"))]
     pub name: String,
 }
 

@@ -68,7 +68,8 @@ pub struct TopicSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<TopicRetention>,
 
-    /// What becomes of the topic and its messages when this resource is deleted.
+    /// What becomes of the topic and its messages when this resource is deleted. `Retain`: they stay; `Delete`: they are
+    /// deleted; `DeleteIfEmpty`: the topic is deleted if it holds no message, else it stays.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }

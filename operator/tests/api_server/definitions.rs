@@ -94,6 +94,47 @@ async fn mistake_is_refused_with_a_sentence_that_says_what_to_change() {
             "at most 30 characters",
         ),
         ("BrokerCluster", "0a", "{storage: {size: 1Gi}}", "begin with a letter"),
+        ("BrokerCluster", "a", "{storage: {size: 10}}", "at least 1Gi, such as 10Gi"),
+        ("BrokerCluster", "a", "{storage: {size: 1Gi}, retention: {size: big}}", "such as 8Gi"),
+        (
+            "BrokerCluster",
+            "a",
+            "{storage: {size: 1Gi}, retention: {size: 1Gi}}",
+            "less than storage.size",
+        ),
+        ("BrokerCluster", "a", "{storage: {size: 1Gi}, retention: {time: 59s}}", "at least 1m"),
+        ("BrokerCluster", "a", "{storage: {size: 1Gi}, image: a b}", "name of an image"),
+        (
+            "BrokerCluster",
+            "a",
+            "{storage: {size: 1Gi}, resources: {limits: {memory: lots}}}",
+            "such as cpu: 500m",
+        ),
+        (
+            "BrokerCluster",
+            "a",
+            "{storage: {size: 1Gi}, resources: {limits: {memory: 512}}}",
+            "write a unit",
+        ),
+        (
+            "BrokerCluster",
+            "a",
+            "{storage: {size: 1Gi}, resources: {requests: {memory: 2Gi}, limits: {memory: 1Gi}}}",
+            "requests must not be above limits",
+        ),
+        (
+            "BrokerCluster",
+            "a",
+            "{storage: {size: 1Gi}, nameServers: {resources: {requests: {cpu: much}}}}",
+            "such as cpu: 100m",
+        ),
+        ("Topic", "a", "{clusterRef: {name: My_Shop}}", "must be the name of a BrokerCluster"),
+        (
+            "ConsumerGroup",
+            "a",
+            "{clusterRef: {name: shop}, topics: [{name: a/b}]}",
+            "the name that clients use",
+        ),
         ("Topic", "a", "{}", "clusterRef"),
         ("Topic", "a.b", "{clusterRef: {name: shop}}", "set spec.name"),
         ("Topic", "a", "{clusterRef: {name: shop}, name: '%RETRY%x'}", "choose another"),
@@ -124,6 +165,16 @@ async fn mistake_is_refused_with_a_sentence_that_says_what_to_change() {
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes: set GANTRY_OPERATOR_TEST_KUBECONFIG"]
+async fn quantities_may_be_numbers_and_images_digests() {
+    let world = World::new("quantities").await;
+    let spec = "{storage: {size: 2147483648}, retention: {time: 1m, size: 1073741824}, \
+                 image: 'registry:5000/a/gantry-broker@sha256:0a', \
+                 resources: {requests: {cpu: 1}, limits: {cpu: 2, memory: 1Gi}}}";
+    assert_eq!(refusal_of(&world, &object("BrokerCluster", "a", spec)).await, None);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes: set GANTRY_OPERATOR_TEST_KUBECONFIG"]
 async fn change_that_would_lose_messages_is_refused() {
     let world = World::new("changes").await;
     let made = [
@@ -150,6 +201,11 @@ async fn change_that_would_lose_messages_is_refused() {
             "BrokerCluster",
             "{groups: 2, storage: {size: 2Gi, storageClassName: slow}}",
             "storageClassName cannot be changed",
+        ),
+        (
+            "BrokerCluster",
+            "{groups: 2, storage: {size: 2Gi, storageClassName: null}}",
+            "storageClassName cannot be set or removed later",
         ),
         ("Topic", "{clusterRef: {name: other}, name: A}", "create another Topic"),
         ("Topic", "{clusterRef: {name: shop}, name: B}", "spec.name cannot be changed"),
