@@ -25,6 +25,7 @@ import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
  */
 final class World implements AutoCloseable {
     /** Permission bits of a topic that may be read and written. */
+    private static final int SEND_MILLIS_MAX = 20_000;
     static final int READ_AND_WRITE = 6;
 
     final Server server;
@@ -88,6 +89,8 @@ final class World implements AutoCloseable {
     DefaultMQProducer producer() throws Exception {
         DefaultMQProducer producer = new DefaultMQProducer(name("producers"));
         producer.setNamesrvAddr(server.nameserver);
+        // Not the default 3 s: a machine that runs several virtual machines at once may stall one of them for longer.
+        producer.setSendMsgTimeout(SEND_MILLIS_MAX);
         producer.setInstanceName(instance());
         return started(producer, producer::start, producer::shutdown);
     }
