@@ -24,8 +24,8 @@ import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
  * Each client is an instance of its own, as if it ran in its own process.
  */
 final class World implements AutoCloseable {
-    /** Permission bits of a topic that may be read and written. */
     private static final int SEND_MILLIS_MAX = 20_000;
+    /** Permission bits of a topic that may be read and written. */
     static final int READ_AND_WRITE = 6;
 
     final Server server;
