@@ -221,6 +221,11 @@ fn kind(document: serde_yaml::Deserializer<'_>) -> anyhow::Result<Option<Kind>> 
     match field("kind") {
         "Topic" => Ok(Some(Kind::Topic)),
         "ConsumerGroup" => Ok(Some(Kind::ConsumerGroup)),
+        // One folder serves laptop and cluster alike; what a cluster is made of means nothing to one process.
+        "BrokerCluster" => {
+            tracing::info!("left out: a BrokerCluster, this process is the whole cluster");
+            Ok(None)
+        }
         kind => Err(Failure::usage(format!("kind is {kind:?}, expected Topic or ConsumerGroup"))),
     }
 }

@@ -102,12 +102,12 @@ fn run(name_server: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {output:?}");
 }
 
-/// The topic and the group of the samples, in one folder.
+/// The samples, in a folder of the test's own: the same that an operator reads, the cluster among them.
 fn samples(dir: &Path) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples");
     let to = dir.join("samples");
     fs::create_dir(&to).unwrap();
-    for file in ["topic.yaml", "group.yaml"] {
+    for file in ["cluster.yaml", "topic.yaml", "group.yaml"] {
         fs::copy(from.join(file), to.join(file)).unwrap();
     }
     to

@@ -15,10 +15,10 @@ use clap::Parser as _;
 use gantry_operator::{Context, Settings, controllers};
 use gantry_resources::BrokerCluster;
 use http::{Method, Request};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
@@ -160,6 +160,20 @@ impl World {
         panic!("{name}: no {what}, but {found:?}")
     }
 
+    /// Waits until the scheduler has found no node for so many pods: from then on nothing changes by itself.
+    pub(crate) async fn wait_for_stranded_pods(&self, count: usize) {
+        let api = self.api::<Pod>();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let pods = api.list(&ListParams::default()).await.expect("list the pods").items;
+            if pods.iter().filter(|pod| is_stranded(pod)).count() == count {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "not {count} stranded pods: {pods:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     pub(crate) async fn wait_for_reason(&self, reason: &str) -> BrokerCluster {
         self.wait("shop", reason, |cluster: &BrokerCluster| {
             reasons(cluster).contains(&reason.to_owned())
@@ -184,6 +198,11 @@ impl Drop for World {
             eprintln!("namespace {} is left behind", self.namespace);
         }
     }
+}
+
+fn is_stranded(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|one| one.type_ == "PodScheduled" && one.status == "False")
 }
 
 fn reasons(cluster: &BrokerCluster) -> Vec<String> {
