@@ -107,12 +107,14 @@ impl Applier {
             // Not seen, or older than what was applied: the cache knows only objects with the operator's label.
             None => api.get_opt(&name).await.map_err(failed("read"))?,
         };
+        let mut differs = String::new();
         if let Some(present) = &present {
             check_owner(rendered, present)?;
             let present = serde_json::to_value(present)
                 .map_err(|source| ApplyError::Encode { name: name.clone(), source })?;
-            if difference::within(&wanted, &present).is_none() {
-                return Ok(Applied::Unchanged);
+            match difference::within(&wanted, &present) {
+                Some(path) => differs = path,
+                None => return Ok(Applied::Unchanged),
             }
         }
         let params = PatchParams::apply(manager).force();
@@ -122,7 +124,7 @@ impl Applier {
             self.ahead.lock().insert(key, version);
         }
         let outcome = if present.is_some() { Applied::Changed } else { Applied::Created };
-        tracing::info!(%kind, %name, ?outcome, "applied");
+        tracing::info!(%kind, %name, ?outcome, differs, "applied");
         Ok(outcome)
     }
 

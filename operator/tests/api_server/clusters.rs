@@ -36,7 +36,7 @@ async fn second_pass_over_the_same_spec_writes_nothing_and_neither_does_another_
         let api = world.api::<StatefulSet>();
         async move {
             let all = api.list(&ListParams::default()).await.expect("list").items;
-            all.iter().map(|set| (set.name_any(), set.resource_version())).collect::<Vec<_>>()
+            all.iter().map(|set| (set.name_any(), set.metadata.generation)).collect::<Vec<_>>()
         }
     };
     let before = sets(&world).await;

@@ -15,7 +15,10 @@ use clap::Parser as _;
 use gantry_operator::{Context, Settings, controllers};
 use gantry_resources::BrokerCluster;
 use http::{Method, Request};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{Namespace, Pod},
+};
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -97,6 +100,8 @@ pub(crate) struct Operator {
 impl World {
     pub(crate) async fn new(promise: &str) -> Self {
         let alone = ALONE.lock().await;
+        // Shown with a test that fails. A second call finds it done.
+        let _ = gantry_telemetry::init_logs(gantry_telemetry::LogFormat::Text, "info");
         let client = Client::try_from(config().await).expect("a client");
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let name = format!("gantry-test-{promise}-{}", std::process::id());
@@ -160,13 +165,16 @@ impl World {
         panic!("{name}: no {what}, but {found:?}")
     }
 
-    /// Waits until the scheduler has found no node for so many pods: from then on nothing changes by itself.
+    /// Waits until the scheduler has found no node for so many pods, and their sets know of them: from then on nothing
+    /// changes by itself.
     pub(crate) async fn wait_for_stranded_pods(&self, count: usize) {
-        let api = self.api::<Pod>();
+        let (pods, sets) = (self.api::<Pod>(), self.api::<StatefulSet>());
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let pods = api.list(&ListParams::default()).await.expect("list the pods").items;
-            if pods.iter().filter(|pod| is_stranded(pod)).count() == count {
+            let pods = pods.list(&ListParams::default()).await.expect("list the pods").items;
+            let sets = sets.list(&ListParams::default()).await.expect("list the sets").items;
+            let stranded = pods.iter().filter(|pod| is_stranded(pod)).count();
+            if stranded == count && sets.iter().filter(|set| is_counted(set)).count() == count {
                 return;
             }
             assert!(tokio::time::Instant::now() < deadline, "not {count} stranded pods: {pods:?}");
@@ -198,6 +206,15 @@ impl Drop for World {
             eprintln!("namespace {} is left behind", self.namespace);
         }
     }
+}
+
+/// Whether the set's controller has told of its one pod.
+fn is_counted(set: &StatefulSet) -> bool {
+    set.status.as_ref().is_some_and(|status| {
+        status.replicas == 1
+            && status.updated_replicas == Some(1)
+            && status.observed_generation == set.metadata.generation
+    })
 }
 
 fn is_stranded(pod: &Pod) -> bool {
