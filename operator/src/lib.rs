@@ -21,6 +21,7 @@ pub mod conditions;
 pub mod consumer_group;
 mod context;
 pub mod controllers;
+mod declared;
 mod difference;
 pub mod events;
 pub mod labels;

@@ -17,14 +17,9 @@ use std::{
 };
 
 use gantry_model::GroupName;
-use gantry_resources::{
-    BrokerCluster, ConsumerGroup, ConsumerGroupStatus, Scaling, ScalingStatus, TargetRef,
-};
+use gantry_resources::{ConsumerGroup, ConsumerGroupStatus, Scaling, ScalingStatus, TargetRef};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use kube::{
-    ResourceExt,
-    runtime::{Controller, controller::Action, reflector::ObjectRef},
-};
+use kube::{ResourceExt, api::ApiResource, runtime::controller::Action};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +31,9 @@ use self::{
 use crate::{
     Context,
     conditions::{Reason, Wanted, conditions},
-    controllers, status, with_causes,
+    controllers,
+    declared::{self, Declared as _, cluster_of},
+    status, with_causes,
 };
 
 /// Field manager of the status.
@@ -63,35 +60,16 @@ struct Memory {
     known: Known,
     /// When brokers were last asked everything, and for which generation.
     full: Option<(Instant, Option<i64>)>,
-    /// The target that `scaler` speaks of.
+    /// The target that `scaler` speaks of, and its kind once that was asked for.
     target: Option<TargetRef>,
+    kind: Option<ApiResource>,
     scaler: Scaler,
     status_written: Option<Instant>,
 }
 
 /// Runs the controller until `stop` is cancelled.
 pub fn run(ctx: Arc<Context>, stop: CancellationToken) -> impl Future<Output = ()> {
-    let caches = &ctx.caches;
-    let (of_cluster, siblings) = (caches.groups.clone(), caches.groups.clone());
-    let controller = Controller::for_shared_stream(caches.groups.changes(), caches.groups.store())
-        .with_config(controllers::config())
-        .watches_shared_stream(caches.clusters.changes(), move |cluster| {
-            let groups = of_cluster.in_namespace(&cluster.namespace().unwrap_or_default());
-            groups
-                .into_iter()
-                .filter(|group| group.spec.cluster_ref.name == cluster.name_any())
-                .map(|group| ObjectRef::from_obj(&*group))
-                .collect::<Vec<_>>()
-        })
-        // A group that goes may make room for a younger one of the same name.
-        .watches_shared_stream(caches.groups.changes(), move |group| {
-            let groups = siblings.in_namespace(&group.namespace().unwrap_or_default());
-            groups
-                .into_iter()
-                .filter(|other| other.uid() != group.uid() && is_same(other, &group))
-                .map(|group| ObjectRef::from_obj(&*group))
-                .collect::<Vec<_>>()
-        });
+    let controller = declared::controller(&ctx.caches.groups, &ctx.caches.clusters);
     let shared = Arc::new(Shared { ctx, memories: Mutex::default() });
     async move {
         let passes = controller.graceful_shutdown_on(stop.cancelled_owned()).run(
@@ -101,25 +79,6 @@ pub fn run(ctx: Arc<Context>, stop: CancellationToken) -> impl Future<Output = (
         );
         controllers::drive(passes).await;
     }
-}
-
-/// Whether both declare the same group.
-fn is_same(one: &ConsumerGroup, other: &ConsumerGroup) -> bool {
-    one.spec.cluster_ref == other.spec.cluster_ref && plan::name_of(one) == plan::name_of(other)
-}
-
-/// Another resource that declares the same group and comes before this one: it is older.
-fn elder(ctx: &Context, group: &ConsumerGroup) -> Option<String> {
-    let age = |group: &ConsumerGroup| (group.creation_timestamp(), group.name_any());
-    let groups = ctx.caches.groups.in_namespace(&group.namespace().unwrap_or_default());
-    let others = groups.iter().filter(|other| other.uid() != group.uid() && is_same(other, group));
-    others.filter(|other| age(other) < age(group)).map(|other| other.name_any()).next()
-}
-
-fn cluster_of(ctx: &Context, group: &ConsumerGroup) -> Option<Arc<BrokerCluster>> {
-    let namespace = group.namespace().unwrap_or_default();
-    let cluster = ctx.caches.clusters.get(&namespace, &group.spec.cluster_ref.name)?;
-    cluster.metadata.deletion_timestamp.is_none().then_some(cluster)
 }
 
 async fn reconcile(
@@ -152,7 +111,10 @@ async fn reconcile(
         | Reason::ReservedName
         | Reason::InvalidSpec => Action::await_change(),
         Reason::Starting | Reason::BrokersUnreachable => Action::requeue(POLL_SCALED),
-        _ if scaled.is_some() => Action::requeue(POLL_SCALED),
+        // A target of an unknown kind needs no haste: each look asks the API server for its kinds.
+        _ if scaled.is_some_and(|scaled| scaled.condition.reason != Reason::TargetRefused) => {
+            Action::requeue(POLL_SCALED)
+        }
         _ => Action::requeue(POLL),
     })
 }
@@ -172,7 +134,7 @@ impl Shared {
 
 /// Makes the group as declared, as far as that is possible, and asks for its backlog.
 async fn observe(group: &ConsumerGroup, ctx: &Context, memory: &mut Memory) -> Seen {
-    let (cluster_name, name) = (&group.spec.cluster_ref.name, plan::name_of(group));
+    let (cluster_name, name) = (&group.spec.cluster_ref.name, group.client_name());
     if plan::is_reserved(&name) {
         return Seen::nothing(Reason::ReservedName.because(name));
     }
@@ -187,7 +149,7 @@ async fn observe(group: &ConsumerGroup, ctx: &Context, memory: &mut Memory) -> S
         let detail = format!("create a BrokerCluster {cluster_name} in this namespace");
         return Seen::nothing(Reason::ClusterNotFound.because(detail));
     };
-    if let Some(elder) = elder(ctx, group) {
+    if let Some(elder) = declared::elder(&ctx.caches.groups, group) {
         return Seen::nothing(Reason::Duplicate.because(format!("ConsumerGroup {elder}")));
     }
     let brokers = match ctx.brokers.brokers(ctx, &cluster) {
@@ -236,6 +198,7 @@ async fn scale(
 ) -> Scaled {
     if memory.target.as_ref() != Some(&scaling.target_ref) {
         memory.target = Some(scaling.target_ref.clone());
+        memory.kind = None;
         memory.scaler = Scaler::default();
     }
     match try_scale(group, scaling, ctx, seen, memory).await {
@@ -255,7 +218,7 @@ async fn try_scale(
     memory: &mut Memory,
 ) -> Result<Scaled, TargetError> {
     let namespace = group.namespace().unwrap_or_default();
-    let target = Target::find(ctx, &namespace, &scaling.target_ref).await?;
+    let target = Target::find(ctx, &namespace, &scaling.target_ref, &mut memory.kind).await?;
     let current = target.replicas().await?;
     let work = seen.progress.as_ref().map(|progress| progress.work(seen.is_complete));
     let window = ctx.settings.scale_down_after;
@@ -295,7 +258,7 @@ async fn report(
     wanted.extend(scaled.map(|scaled| scaled.condition.clone()));
     let mut status = ConsumerGroupStatus {
         observed_generation: group.metadata.generation,
-        name: Some(plan::name_of(group)),
+        name: Some(group.client_name()),
         scaling: scaled
             .and_then(|scaled| scaled.replicas)
             .map(|replicas| ScalingStatus { replicas }),

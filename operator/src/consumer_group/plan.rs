@@ -6,15 +6,9 @@ use std::collections::BTreeMap;
 
 use gantry_client::{BrokerProgress, QueueBounds};
 use gantry_model::{GroupConfig, GroupName, RETRY_PREFIX, is_system_group};
-use gantry_resources::{ConsumerGroup, ConsumerGroupSpec, StartFrom};
-use kube::ResourceExt;
+use gantry_resources::{ConsumerGroupSpec, StartFrom};
 
 use super::scaling::Work;
-
-/// Name that clients use.
-pub(super) fn name_of(group: &ConsumerGroup) -> String {
-    group.spec.name.clone().unwrap_or_else(|| group.name_any())
-}
 
 /// Whether brokers use the name themselves.
 pub(super) fn is_reserved(name: &str) -> bool {

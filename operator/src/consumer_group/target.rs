@@ -57,13 +57,17 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Finds the API of a target.
+    /// Finds the API of a target; `known` is its kind if it was asked for before.
     pub(super) async fn find(
         ctx: &Context,
         namespace: &str,
         target: &'a TargetRef,
+        known: &mut Option<ApiResource>,
     ) -> Result<Self, TargetError> {
-        let kind = resource(ctx, target).await?;
+        let kind = match known {
+            Some(kind) => kind.clone(),
+            None => known.insert(resource(ctx, target).await?).clone(),
+        };
         // The cache holds those that the operator made.
         let ours = kind.kind == "StatefulSet"
             && kind.group == "apps"

@@ -17,10 +17,11 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{brokers_of, cluster_of, is_same, plan};
+use super::plan;
 use crate::{
     Context,
     brokers::{Brokers, PoolError},
+    declared::{self, Declared, cluster_of},
     with_causes,
 };
 
@@ -93,7 +94,7 @@ pub(super) async fn finish(topic: &Topic, ctx: &Context) -> Result<Action, Finis
             ctx.events.warning(topic, "NotEmpty", "Delete", note).await;
         }
         Ok(Some(Deleted::Yes)) => {
-            let note = format!("topic {} is deleted from every broker", plan::name_of(topic));
+            let note = format!("topic {} is deleted from every broker", topic.client_name());
             ctx.events.normal(topic, "Deleted", "Delete", note).await;
         }
         Ok(None) => {}
@@ -120,17 +121,14 @@ fn waited(topic: &Topic) -> Duration {
 /// Deletes the topic if its policy says so. `None`: there is nothing to delete it from, or it is not this resource's.
 async fn delete(topic: &Topic, ctx: &Context) -> Result<Option<Deleted>, DeleteError> {
     let cluster_name = &topic.spec.cluster_ref.name;
-    let Ok(name) = plan::checked_name(cluster_name, &plan::name_of(topic)) else { return Ok(None) };
-    let topics = ctx.caches.topics.in_namespace(&topic.namespace().unwrap_or_default());
-    let is_declared_elsewhere = topics.iter().any(|other| {
-        let stays = other.metadata.deletion_timestamp.is_none();
-        other.uid() != topic.uid() && stays && is_same(other, topic)
-    });
+    let Ok(name) = plan::checked_name(cluster_name, &topic.client_name()) else { return Ok(None) };
+    let is_declared_elsewhere = declared::others(&ctx.caches.topics, topic)
+        .any(|other| other.metadata.deletion_timestamp.is_none());
     if is_declared_elsewhere {
         return Ok(None);
     }
     let Some(cluster) = cluster_of(ctx, topic) else { return Ok(None) };
-    let brokers = brokers_of(ctx, &cluster)?;
+    let brokers = ctx.brokers.brokers(ctx, &cluster)?;
     let deleted = match topic.spec.deletion_policy {
         DeletionPolicy::Retain => return Ok(None),
         DeletionPolicy::Delete => delete_everywhere(&brokers, &name).await?,

@@ -9,12 +9,9 @@ mod plan;
 
 use std::{sync::Arc, time::Duration};
 
-use gantry_resources::{BrokerCluster, Topic, TopicStatus};
+use gantry_resources::{Topic, TopicStatus};
 use k8s_openapi::jiff::Timestamp;
-use kube::{
-    ResourceExt,
-    runtime::{Controller, controller::Action, reflector::ObjectRef},
-};
+use kube::{ResourceExt, runtime::controller::Action};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -23,9 +20,10 @@ use self::{
 };
 use crate::{
     Context,
-    brokers::{PoolError, RemotingBrokers},
     conditions::{Reason, Wanted, conditions},
-    controllers, status, with_causes,
+    controllers,
+    declared::{self, Declared, cluster_of},
+    status, with_causes,
 };
 
 /// Field manager of the status.
@@ -37,26 +35,7 @@ const RETRY: Duration = Duration::from_secs(3);
 
 /// Runs the controller until `stop` is cancelled.
 pub fn run(ctx: Arc<Context>, stop: CancellationToken) -> impl Future<Output = ()> {
-    let caches = &ctx.caches;
-    let (of_cluster, siblings) = (caches.topics.clone(), caches.topics.clone());
-    let controller = Controller::for_shared_stream(caches.topics.changes(), caches.topics.store())
-        .with_config(controllers::config())
-        .watches_shared_stream(caches.clusters.changes(), move |cluster| {
-            let namespace = cluster.namespace().unwrap_or_default();
-            let topics = of_cluster.in_namespace(&namespace).into_iter();
-            topics
-                .filter(|topic| topic.spec.cluster_ref.name == cluster.name_any())
-                .map(|topic| ObjectRef::from_obj(&*topic))
-                .collect::<Vec<_>>()
-        })
-        // A topic that goes may make room for a younger one of the same name.
-        .watches_shared_stream(caches.topics.changes(), move |topic| {
-            let topics = siblings.in_namespace(&topic.namespace().unwrap_or_default()).into_iter();
-            topics
-                .filter(|other| other.uid() != topic.uid() && is_same(other, &topic))
-                .map(|topic| ObjectRef::from_obj(&*topic))
-                .collect::<Vec<_>>()
-        });
+    let controller = declared::controller(&ctx.caches.topics, &ctx.caches.clusters);
     async move {
         let passes = controller.graceful_shutdown_on(stop.cancelled_owned()).run(
             reconcile,
@@ -65,30 +44,6 @@ pub fn run(ctx: Arc<Context>, stop: CancellationToken) -> impl Future<Output = (
         );
         controllers::drive(passes).await;
     }
-}
-
-/// Whether both declare the same topic.
-fn is_same(one: &Topic, other: &Topic) -> bool {
-    one.spec.cluster_ref == other.spec.cluster_ref && plan::name_of(one) == plan::name_of(other)
-}
-
-/// Another resource that declares the same topic and comes before this one: it is older.
-fn elder(ctx: &Context, topic: &Topic) -> Option<String> {
-    let age = |topic: &Topic| (topic.creation_timestamp(), topic.name_any());
-    let topics = ctx.caches.topics.in_namespace(&topic.namespace().unwrap_or_default());
-    let others = topics.iter().filter(|other| other.uid() != topic.uid() && is_same(other, topic));
-    others.filter(|other| age(other) < age(topic)).map(|other| other.name_any()).next()
-}
-
-/// The cluster of a topic, unless it is being deleted.
-fn cluster_of(ctx: &Context, topic: &Topic) -> Option<Arc<BrokerCluster>> {
-    let namespace = topic.namespace().unwrap_or_default();
-    let cluster = ctx.caches.clusters.get(&namespace, &topic.spec.cluster_ref.name)?;
-    cluster.metadata.deletion_timestamp.is_none().then_some(cluster)
-}
-
-fn brokers_of(ctx: &Context, cluster: &BrokerCluster) -> Result<RemotingBrokers, PoolError> {
-    ctx.brokers.brokers(ctx, cluster)
 }
 
 async fn reconcile(topic: Arc<Topic>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
@@ -113,7 +68,7 @@ async fn reconcile(topic: Arc<Topic>, ctx: Arc<Context>) -> Result<Action, Recon
 /// Brings the topic to its brokers, as far as that is possible.
 async fn observe(topic: &Topic, ctx: &Context) -> Outcome {
     let cluster_name = &topic.spec.cluster_ref.name;
-    let name = match plan::checked_name(cluster_name, &plan::name_of(topic)) {
+    let name = match plan::checked_name(cluster_name, &topic.client_name()) {
         Ok(name) => name,
         Err(refused @ plan::RefusedName::Reserved { .. }) => {
             return Outcome::of(Reason::ReservedName.because(refused.to_string()));
@@ -124,10 +79,10 @@ async fn observe(topic: &Topic, ctx: &Context) -> Outcome {
         let detail = format!("create a BrokerCluster {cluster_name} in this namespace");
         return Outcome::of(Reason::ClusterNotFound.because(detail));
     };
-    if let Some(elder) = elder(ctx, topic) {
+    if let Some(elder) = declared::elder(&ctx.caches.topics, topic) {
         return Outcome::of(Reason::Duplicate.because(format!("Topic {elder}")));
     }
-    match brokers_of(ctx, &cluster) {
+    match ctx.brokers.brokers(ctx, &cluster) {
         Ok(brokers) => {
             converge(&brokers, cluster_name, cluster.spec.groups, &name, &topic.spec).await
         }
@@ -147,7 +102,7 @@ async fn report(topic: &Topic, ctx: &Context, outcome: &Outcome) -> Result<(), R
     };
     let status = TopicStatus {
         observed_generation: topic.metadata.generation,
-        name: Some(plan::name_of(topic)),
+        name: Some(topic.client_name()),
         queues: brokers.iter().map(|broker| broker.queues).min().unwrap_or(0),
         brokers,
         conditions: conditions(old, wanted, topic.metadata.generation, Timestamp::now()),

@@ -5,8 +5,7 @@
 use gantry_model::{
     DLQ_PREFIX, NameError, Permission, RETRY_PREFIX, TopicConfig, TopicName, is_system_topic,
 };
-use gantry_resources::{Topic, TopicSpec, TopicType};
-use kube::ResourceExt;
+use gantry_resources::{TopicSpec, TopicType};
 
 /// Attribute that says what messages a topic takes.
 const MESSAGE_TYPE: &str = "message.type";
@@ -30,11 +29,6 @@ pub(super) enum RefusedName {
         /// The name.
         name: String,
     },
-}
-
-/// Name that clients use.
-pub(super) fn name_of(topic: &Topic) -> String {
-    topic.spec.name.clone().unwrap_or_else(|| topic.name_any())
 }
 
 /// The name as a topic of a cluster.
