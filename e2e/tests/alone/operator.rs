@@ -68,10 +68,15 @@ async fn another_operator_takes_over_when_the_one_that_works_is_killed() {
         let killed = leader(&stage).await?;
         let operators: Api<Pod> = Api::namespaced(stage.client.clone(), OPERATOR_NAMESPACE);
         operators.delete(&killed, &DeleteParams::default().grace_period(0)).await?;
+        // The one that is killed may still do what is asked for before, so it is asked for after that.
+        until("another operator works", LATER, async || {
+            let now = leader(&stage).await?;
+            ensure!(now != killed, "{killed} was killed and still works");
+            Ok(())
+        })
+        .await?;
         stage.apply(&topic("after", 4)).await?;
         stage.ready::<Topic>("after", "True").await?;
-        let now = leader(&stage).await?;
-        ensure!(now != killed, "{killed} was killed and still works");
         scale_operator(&stage, 1).await?;
         ensure!(cluster_pods(&stage).await? == pods, "pods of the cluster were replaced");
         Ok(())
