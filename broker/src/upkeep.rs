@@ -17,6 +17,11 @@ use crate::services::{Services, signal::Signal};
 
 /// Entries that one view batch holds.
 const APPLY_MAX: usize = 10_000;
+/// Time in which entries gather for the next view batch. With sync flush a batch for each sync would cost more than
+/// the sync; nobody waits for the views, since readers have the ring.
+const GATHER: Duration = Duration::from_millis(10);
+/// Priority of what may take long and is in no hurry, below the threads that answer.
+const UPKEEP_NICE: i32 = 10;
 /// Time between two looks for what became due.
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two runs of the slow upkeep: 10 s.
@@ -121,23 +126,36 @@ fn flush(services: &Services, stop: &Stop) {
 fn apply(services: &Services, stop: &Stop) {
     while !stop.is_set() {
         services.synced.wait(TICK);
-        loop {
-            match services.store.apply_views(APPLY_MAX) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => {
-                    failed(services, "write of the views", &error);
-                    break;
-                }
-            }
-        }
+        let has_applied = apply_all(services);
         if let Some(due_ms) = services.store.next_due_ms() {
             services.timer_signal.parked(due_ms);
+        }
+        if has_applied {
+            thread::sleep(GATHER);
+        }
+    }
+}
+
+/// Whether there was anything to move.
+fn apply_all(services: &Services) -> bool {
+    let mut has_applied = false;
+    loop {
+        match services.store.apply_views(APPLY_MAX) {
+            Ok(0) => return has_applied,
+            Ok(_) => has_applied = true,
+            Err(error) => {
+                failed(services, "write of the views", &error);
+                return has_applied;
+            }
         }
     }
 }
 
 fn tend(services: &Services, stop: &Stop) {
+    // On Linux a priority is a thread's own.
+    if let Err(error) = rustix::process::nice(UPKEEP_NICE) {
+        tracing::debug!(%error, "upkeep runs at full priority");
+    }
     let mut ticks = 0u32;
     while !stop.is_set() {
         stop.tick.wait(TICK);

@@ -8,6 +8,7 @@ mod echo;
 mod load;
 mod markdown;
 mod measure;
+mod one_thread;
 mod process;
 mod pull;
 mod recovery;
@@ -24,6 +25,7 @@ use clap::{Args, Subcommand};
 use self::{
     load::{Outcome, Shared, connect},
     measure::{Measured, Window, join, observe},
+    one_thread::Side,
     pull::PullShape,
     report::{Row, table},
     request::SendShape,
@@ -325,6 +327,18 @@ pub(crate) fn end_to_end(
             stamped: true,
         })
         .collect();
+    let what = describe(args);
+    let rows = |((sent_measured, read_measured), sent, arrived): Both| {
+        vec![
+            Row::of_load(scenario, format!("{what}, sent"), sent_measured, &sent),
+            Row::of_load(scenario, format!("{what}, arrived"), read_measured, &arrived),
+        ]
+    };
+    if let (Some(rate), [stream], [pull]) = (args.rate, &sending[..], &pulls[..]) {
+        let sender = Side { stream, shape: &shape(args, target, 0, run), shared: &senders };
+        let reader = Side { stream: &reading[0], shape: pull, shared: &readers };
+        return Ok(rows(on_one_thread(args, &sender, &reader, rate)?));
+    }
     let progress = Progress::spinner();
     let result = thread::scope(|scope| {
         let pulling: Vec<_> = reading
@@ -355,12 +369,34 @@ pub(crate) fn end_to_end(
         let arrived = join(pulling);
         io::Result::Ok((measured?, sent?, arrived?))
     })?;
-    let ((sent_measured, read_measured), sent, arrived) = result;
-    let what = describe(args);
-    Ok(vec![
-        Row::of_load(scenario, format!("{what}, sent"), sent_measured, &sent),
-        Row::of_load(scenario, format!("{what}, arrived"), read_measured, &arrived),
-    ])
+    Ok(rows(result))
+}
+
+/// What a run showed of its senders and its readers.
+type Both = ((Measured, Measured), Outcome, Outcome);
+
+fn on_one_thread(
+    args: &LoadArgs,
+    sender: &Side<'_, SendShape>,
+    reader: &Side<'_, PullShape>,
+    rate: f64,
+) -> io::Result<Both> {
+    let progress = Progress::spinner();
+    let arrived = std::sync::Mutex::new(Outcome::new());
+    let (measured, sent) = thread::scope(|scope| {
+        let threads = vec![scope.spawn(|| {
+            let (sent, read) = one_thread::send_and_read(sender, reader, rate)?;
+            arrived.lock().expect("nobody else holds it").add(&read);
+            Ok(sent)
+        })];
+        let both = (sender.shared, reader.shared);
+        let (window, pid) = (args.window.window(), args.server_pid);
+        let measured = measure::observe_pair(both, window, pid, &threads, &progress);
+        let sent = join(threads);
+        io::Result::Ok((measured?, sent?))
+    })?;
+    let arrived = arrived.into_inner().expect("the thread did not panic");
+    Ok((measured, sent, arrived))
 }
 
 /// Messages in flight at the end of a run arrive soon, or the server lost them.

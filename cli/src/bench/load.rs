@@ -25,14 +25,14 @@ use super::{
 };
 
 /// Silence after which a server counts as gone.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages that an open-loop connection may have in flight: at 50,000 a second it is 80 ms of
 /// stall per thousand. Beyond it the sender waits, and the wait is part of the latency.
 pub(crate) const OPEN_LOOP_IN_FLIGHT: usize = 4096;
 /// How often a sender that is too far ahead looks whether the readers have come nearer.
 const LEAD_LOOK: Duration = Duration::from_micros(100);
 /// Pieces of one vectored write; the kernel takes 1024.
-const WRITE_PIECES_MAX: usize = 1024;
+pub(super) const WRITE_PIECES_MAX: usize = 1024;
 
 /// Time since the run began, and the wall clock that belongs to it.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +52,7 @@ impl Clock {
         self.start.elapsed().as_nanos() as u64
     }
 
-    fn wall_ms(&self, at_ns: u64) -> u64 {
+    pub(super) fn wall_ms(&self, at_ns: u64) -> u64 {
         self.start_wall_ms + at_ns / 1_000_000
     }
 }
@@ -317,7 +317,7 @@ fn send_open_loop(
     }
 }
 
-fn silent() -> io::Error {
+pub(super) fn silent() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the server gave no answer for 30 s")
 }
 
@@ -348,7 +348,7 @@ fn read_open_loop(
 
 /// Counts every complete answer; `finish` frees a slot, told whether its message was answered well, and says when the
 /// message was intended.
-fn take_answers(
+pub(super) fn take_answers(
     answers: &mut AnswerReader,
     outcome: &mut Outcome,
     shared: &Shared,
@@ -383,7 +383,11 @@ fn take_answers(
 }
 
 /// Writes the frames of `slots` with as few calls as the kernel allows.
-fn write_frames(stream: &mut impl Write, frames: &SendFrames, slots: &[usize]) -> io::Result<()> {
+pub(super) fn write_frames(
+    stream: &mut impl Write,
+    frames: &SendFrames,
+    slots: &[usize],
+) -> io::Result<()> {
     for slots in slots.chunks(WRITE_PIECES_MAX) {
         let mut pieces: Vec<_> =
             slots.iter().map(|slot| IoSlice::new(frames.frame(*slot))).collect();

@@ -44,21 +44,48 @@ pub(crate) struct PullShape {
 
 /// Reads until the run stops and the connection is shut down, or the budget is spent.
 pub(crate) fn pull_loop(
-    mut stream: &TcpStream,
+    stream: &TcpStream,
     shape: &PullShape,
     shared: &Shared,
 ) -> io::Result<Outcome> {
-    let mut answers = AnswerReader::new();
-    let mut outcome = Outcome::new();
-    let mut offsets: Vec<u64> = shape.queues.iter().map(|(_, start)| *start).collect();
-    for (at, offset) in offsets.iter().enumerate() {
-        stream.write_all(&pull_frame(shape, at, *offset))?;
+    let mut puller = Puller::start(stream, shape, shared)?;
+    while puller.turn()? {}
+    Ok(puller.outcome)
+}
+
+/// A reader whose pulls are with the server.
+pub(crate) struct Puller<'a> {
+    stream: &'a TcpStream,
+    shape: &'a PullShape,
+    shared: &'a Shared,
+    answers: AnswerReader,
+    offsets: Vec<u64>,
+    asked: Vec<u8>,
+    /// What it has read.
+    pub(crate) outcome: Outcome,
+}
+
+impl<'a> Puller<'a> {
+    /// Asks for the first messages of each queue.
+    pub(crate) fn start(
+        mut stream: &'a TcpStream,
+        shape: &'a PullShape,
+        shared: &'a Shared,
+    ) -> io::Result<Self> {
+        let offsets: Vec<u64> = shape.queues.iter().map(|(_, start)| *start).collect();
+        for (at, offset) in offsets.iter().enumerate() {
+            stream.write_all(&pull_frame(shape, at, *offset))?;
+        }
+        let (answers, outcome) = (AnswerReader::new(), Outcome::new());
+        Ok(Self { stream, shape, shared, answers, offsets, asked: Vec::new(), outcome })
     }
-    let mut asked = Vec::new();
-    loop {
-        match answers.fill(&mut stream) {
+
+    /// Waits for answers, counts what they hold and asks for more. Returns whether there is more to do.
+    pub(crate) fn turn(&mut self) -> io::Result<bool> {
+        let Self { stream, shape, shared, answers, offsets, asked, outcome } = self;
+        match answers.fill(stream) {
             Ok(()) => {}
-            Err(_) if shared.stop.load(Relaxed) => return Ok(outcome),
+            Err(_) if shared.stop.load(Relaxed) => return Ok(false),
             Err(error) => return Err(error),
         }
         let now_ns = shared.clock.now_ns();
@@ -70,14 +97,15 @@ pub(crate) fn pull_loop(
             let Some(offset) = offsets.get_mut(at) else {
                 return Err(invalid("answer to no request"));
             };
-            *offset = take_pull(&answer, *offset, now_ns, shape, shared, &mut outcome)?;
+            *offset = take_pull(&answer, *offset, now_ns, shape, shared, outcome)?;
             asked.extend_from_slice(&pull_frame(shape, at, *offset));
         }
         if shared.stop.load(Relaxed) || shared.is_complete() {
-            return Ok(outcome);
+            return Ok(false);
         }
-        stream.write_all(&asked)?;
+        stream.write_all(asked)?;
         asked.clear();
+        Ok(true)
     }
 }
 
