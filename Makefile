@@ -16,7 +16,7 @@ SECONDS_EACH ?= 20
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup: ## Install what building and testing need (apt), only what is missing
@@ -49,6 +49,10 @@ test-java: ## Run RocketMQ's Java clients against a server (ARGS=SCENARIO… for
 .PHONY: test-kill
 test-kill: ## Kill a server under load and check that no answered message is lost
 	@scripts/test-kill
+
+.PHONY: test-instructions
+test-instructions: ## Count the instructions of a fixed replay, fail on 5 % more (GANTRY_UPDATE=1 accepts)
+	@scripts/test-instructions
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests on a Kubernetes of their own (ARGS=NAME for some of them)
