@@ -70,6 +70,10 @@ fuzz: ## Run every fuzz target for SECONDS_EACH=20 seconds
 bench: ## Build for release and measure
 	@scripts/bench
 
+.PHONY: bench-compare
+bench-compare: ## Build for release and measure beside Apache RocketMQ (needs Maven and Java 17)
+	@scripts/bench-compare
+
 .PHONY: standalone
 standalone: ## Build for release and run a name server and a broker on this machine (ARGS='--help')
 	@scripts/standalone $(ARGS)

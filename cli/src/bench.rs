@@ -4,6 +4,7 @@
 //! Leaves the threads to `load` and `pull`, the measuring to `measure`, whole scenarios to `suite`.
 
 mod answer;
+mod compare;
 mod echo;
 mod load;
 mod markdown;
@@ -11,6 +12,7 @@ mod measure;
 mod one_thread;
 mod process;
 mod pull;
+mod ratio;
 mod recovery;
 mod report;
 mod request;
@@ -45,6 +47,8 @@ pub(crate) enum BenchCommand {
     Echo(EchoArgs),
     /// Run scenarios of the performance budget.
     Suite(suite::SuiteArgs),
+    /// Run scenarios against two servers in turn, and show both and their ratio.
+    Compare(compare::CompareArgs),
     /// The other side of `echo`.
     #[command(hide = true)]
     EchoServer,
@@ -158,6 +162,10 @@ pub(crate) fn run(command: BenchCommand, context: &Context) -> anyhow::Result<()
         }
         BenchCommand::Echo(args) => vec![echo(&args)?],
         BenchCommand::Suite(args) => suite::run(&args, context)?,
+        BenchCommand::Compare(args) => {
+            let pairs = compare::run(&args)?;
+            return context.format.print(&pairs, |pairs| pairs.table());
+        }
         BenchCommand::EchoServer => return serve_echo(),
     };
     context.format.print(&rows, |rows| table(rows))

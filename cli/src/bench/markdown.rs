@@ -4,7 +4,10 @@
 
 use std::{fmt::Write as _, fs, time::SystemTime};
 
-use super::report::{Row, cells, notes};
+use super::{
+    ratio::{HEADINGS, Pairs},
+    report::{Row, cells, notes},
+};
 use crate::output::{count_text, now_ms, time_text};
 
 /// What the page says about its making.
@@ -28,6 +31,43 @@ pub(crate) fn load_now() -> String {
 
 /// The whole page.
 pub(crate) fn page(rows: &[Row], making: &Making<'_>) -> String {
+    let mut page = head(making);
+    page.push_str(HOW);
+    page.push_str(HEADER);
+    for group in groups(rows) {
+        let _ = writeln!(page, "{}", line(&group));
+    }
+    page.push('\n');
+    for note in notes(rows) {
+        let _ = writeln!(page, "{note}");
+    }
+    page
+}
+
+/// The page of a comparison.
+pub(crate) fn comparison(pairs: &Pairs, making: &Making<'_>) -> String {
+    let mut page = head(making);
+    page.push_str(HOW_COMPARED);
+    let named = |heading: &str| match heading.split_once(' ') {
+        Some(("A", rest)) => format!("{} {}", pairs.names[0], rest.to_lowercase()),
+        Some(("B", rest)) => format!("{} {}", pairs.names[1], rest.to_lowercase()),
+        _ => heading.to_lowercase(),
+    };
+    let headings = HEADINGS.map(named);
+    let _ = writeln!(page, "| {} |", headings.join(" | "));
+    let _ = writeln!(page, "|{}", "---|".repeat(headings.len()));
+    for line in pairs.lines() {
+        let _ = writeln!(page, "| {} |", line.join(" | "));
+    }
+    page.push('\n');
+    for note in notes(&pairs.rows[0]) {
+        let _ = writeln!(page, "{note}");
+    }
+    page
+}
+
+/// Title, machine, source and how the page is made.
+fn head(making: &Making<'_>) -> String {
     let mut page = String::from("# Performance\n\n");
     let began_ms =
         making.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
@@ -42,15 +82,6 @@ pub(crate) fn page(rows: &[Row], making: &Making<'_>) -> String {
     page.push_str("| | |\n|---|---|\n");
     for (name, value) in facts {
         let _ = writeln!(page, "| {name} | {value} |");
-    }
-    page.push_str(HOW);
-    page.push_str(HEADER);
-    for group in groups(rows) {
-        let _ = writeln!(page, "{}", line(&group));
-    }
-    page.push('\n');
-    for note in notes(rows) {
-        let _ = writeln!(page, "{note}");
     }
     page
 }
@@ -71,13 +102,29 @@ RANGE is the least and the greatest rate of all rounds.
 
 ";
 
+const HOW_COMPARED: &str = "
+Both servers run on one core and the load generator on the other, over loopback, with fresh data for each scenario.
+Rounds alternate between them and only one is under load at a time; before the first round each is loaded until it is
+warm. 1 KiB bodies with `KEYS` and `UNIQ_KEY`, no replica, async flush except in W5. Times count from the intended send
+time. CPU is the server's user and system time for each message; memory is anonymous memory at the end of a round.
+Ratios are the first server over the second. Apache RocketMQ has a heap of 2 GiB and its start script's flags, without
+the one that touches the whole heap at the start.
+
+- **W1** produce to one topic of 4 queues, 4 connections with 64 messages in flight each. **W2** the same, 128 B.
+- **W3** one message in flight; the echo is a plain loopback round trip of the same size.
+- **W4** sent at a fixed rate and read by a consumer that waits: time from the intended send to arrival.
+- **W5** every message on the device before its answer: 1 and 256 in flight.
+- **W7** 64 topics of one queue. **W8** one group reads a backlog. **W16** W1 while one group keeps up.
+
+";
+
 const HEADER: &str = "\
 | scenario | what | rate | range | p50 | p99 | p99.9 | max | CPU/MSG | CALLS/MSG | memory | failed | figures |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|
 ";
 
 /// Rows of the same thing, one for each round, in the order of their first.
-fn groups(rows: &[Row]) -> Vec<Vec<&Row>> {
+pub(super) fn groups(rows: &[Row]) -> Vec<Vec<&Row>> {
     let mut groups: Vec<Vec<&Row>> = Vec::new();
     for row in rows {
         let same =
@@ -101,11 +148,20 @@ fn size(row: &Row) -> f64 {
     rate(row).or_else(figure).unwrap_or_default()
 }
 
-fn line(group: &[&Row]) -> String {
+fn by_size<'a>(group: &[&'a Row]) -> Vec<&'a Row> {
     let mut sorted = group.to_vec();
     sorted.sort_by(|a, b| size(a).total_cmp(&size(b)));
-    let (least, median, most) =
-        (sorted[0], sorted[(sorted.len() - 1) / 2], sorted[sorted.len() - 1]);
+    sorted
+}
+
+/// The round in the middle of a group, which is never empty.
+pub(super) fn median<'a>(group: &[&'a Row]) -> &'a Row {
+    by_size(group)[(group.len() - 1) / 2]
+}
+
+fn line(group: &[&Row]) -> String {
+    let sorted = by_size(group);
+    let (least, median, most) = (sorted[0], median(group), sorted[sorted.len() - 1]);
     let range = match (rate(least), rate(most)) {
         (Some(least), Some(most)) => format!("{} to {}", count_text(least), count_text(most)),
         _ => "-".into(),

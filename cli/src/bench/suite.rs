@@ -5,7 +5,7 @@
 
 use std::{
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -64,39 +64,39 @@ pub(crate) enum Scenario {
 pub(crate) struct SuiteArgs {
     /// Scenarios, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "w1,w3,w14,w15,w16")]
-    scenario: Vec<Scenario>,
+    pub(super) scenario: Vec<Scenario>,
     /// Program to start as the server; without it the server of --nameserver is measured.
     #[arg(long, value_name = "FILE")]
-    server_binary: Option<PathBuf>,
+    pub(super) server_binary: Option<PathBuf>,
     /// Folder for the data of started servers [default: in the temporary folder].
-    #[arg(long, value_name = "DIR", requires = "server_binary")]
-    data: Option<PathBuf>,
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
     /// Process of a given server, for its CPU time, memory and system calls.
     #[arg(long, value_name = "PID", conflicts_with = "server_binary")]
-    server_pid: Option<u32>,
+    pub(super) server_pid: Option<u32>,
     /// Core of the server.
     #[arg(long, default_value_t = 0)]
-    server_core: u32,
+    pub(super) server_core: u32,
     /// Core of the load generator.
     #[arg(long, default_value_t = 1)]
-    generator_core: u32,
+    pub(super) generator_core: u32,
     /// Repetitions of each scenario.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
+    pub(super) rounds: u32,
     /// File for a page in Markdown: machine, source, date, and the median of each scenario.
     #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
+    pub(super) report: Option<PathBuf>,
     /// Source that is measured, for the page.
     #[arg(long, default_value = "unknown", requires = "report")]
-    revision: String,
+    pub(super) revision: String,
     /// Command that makes the page again, for the page.
     #[arg(long, default_value = "gantry bench suite", requires = "report")]
-    made_by: String,
+    pub(super) made_by: String,
     /// Size of the log in W15, in MiB.
     #[arg(long, default_value_t = 1024)]
-    log_mib: u64,
+    pub(super) log_mib: u64,
     #[command(flatten)]
-    window: WindowArgs,
+    pub(super) window: WindowArgs,
 }
 
 pub(crate) fn run(args: &SuiteArgs, context: &Context) -> anyhow::Result<Vec<Row>> {
@@ -120,10 +120,10 @@ pub(crate) fn run(args: &SuiteArgs, context: &Context) -> anyhow::Result<Vec<Row
     Ok(rows)
 }
 
-struct Suite<'a> {
-    args: &'a SuiteArgs,
-    nameserver: &'a str,
-    scenario: Scenario,
+pub(super) struct Suite<'a> {
+    pub(super) args: &'a SuiteArgs,
+    pub(super) nameserver: &'a str,
+    pub(super) scenario: Scenario,
 }
 
 /// The server of one scenario: started here, or given.
@@ -141,7 +141,19 @@ struct Owned {
 }
 
 /// A folder that is removed with this value.
-struct DataFolder(PathBuf);
+pub(super) struct DataFolder(PathBuf);
+
+impl DataFolder {
+    /// A name that nobody else has, in `parent` or the temporary folder.
+    pub(super) fn new(parent: Option<&Path>) -> Self {
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        Self(parent.join(format!("gantry-bench-{:08x}", rand::random::<u32>())))
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.0.clone()
+    }
+}
 
 impl Drop for DataFolder {
     fn drop(&mut self) {
@@ -151,7 +163,7 @@ impl Drop for DataFolder {
 }
 
 impl Suite<'_> {
-    fn run(&self) -> anyhow::Result<Vec<Row>> {
+    pub(super) fn run(&self) -> anyhow::Result<Vec<Row>> {
         match self.scenario {
             Scenario::W1 => self.produce("W1", |_| {}),
             Scenario::W2 => self.produce("W2", |load| load.body_bytes = 128),
@@ -178,16 +190,13 @@ impl Suite<'_> {
 
     /// A server with an empty folder.
     fn own(&self, flush: &'static str) -> anyhow::Result<Owned> {
-        let parent = self.args.data.clone().unwrap_or_else(std::env::temp_dir);
-        let data = DataFolder(parent.join(format!("gantry-bench-{:08x}", rand::random::<u32>())));
-        self.start(data, flush)
+        self.start(DataFolder::new(self.args.data.as_deref()), flush)
     }
 
     /// A server on the data of one that has ended.
     fn start(&self, data: DataFolder, flush: &'static str) -> anyhow::Result<Owned> {
         let Some(binary) = self.args.server_binary.clone() else {
-            let name = self.scenario.to_possible_value().map(|value| value.get_name().to_owned());
-            let name = name.unwrap_or_default();
+            let name = self.scenario.id();
             let text = format!("scenario {name} needs a server of its own: give --server-binary");
             return Err(Failure::usage(text));
         };
@@ -219,7 +228,11 @@ impl Suite<'_> {
         }
     }
 
-    fn produce(&self, id: &str, change: impl FnOnce(&mut LoadArgs)) -> anyhow::Result<Vec<Row>> {
+    pub(super) fn produce(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut LoadArgs),
+    ) -> anyhow::Result<Vec<Row>> {
         let subject = self.subject("async")?;
         let mut load = self.load(subject.pid);
         change(&mut load);
