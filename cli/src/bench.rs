@@ -108,6 +108,13 @@ pub(crate) struct LoadArgs {
     window: WindowArgs,
 }
 
+impl LoadArgs {
+    /// Bytes of one message on the wire.
+    fn frame_bytes(&self, target: &Target) -> usize {
+        request::SendFrames::new(&shape(self, target, 0, 0), 1).frame(0).len()
+    }
+}
+
 /// What to read.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConsumeArgs {
@@ -164,7 +171,7 @@ pub(crate) fn run(command: BenchCommand, context: &Context) -> anyhow::Result<()
         BenchCommand::Suite(args) => suite::run(&args, context)?,
         BenchCommand::Compare(args) => {
             let pairs = compare::run(&args)?;
-            return context.format.print(&pairs, |pairs| pairs.table());
+            return context.format.print(&pairs, ratio::Pairs::table);
         }
         BenchCommand::EchoServer => return serve_echo(),
     };

@@ -3,7 +3,10 @@
 //! of them is under load at a time.
 //! Leaves the loads to `suite` and the page to `markdown`. A server is any program that starts like `gantry standalone`.
 
-use std::{path::PathBuf, time::Duration, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -93,9 +96,9 @@ fn compare(args: &CompareArgs, scenario: Scenario, pairs: &mut Pairs) -> anyhow:
     b.server.process.stop()
 }
 
-fn start(args: &CompareArgs, binary: &PathBuf, flush: &'static str) -> anyhow::Result<Contender> {
+fn start(args: &CompareArgs, binary: &Path, flush: &'static str) -> anyhow::Result<Contender> {
     let data = DataFolder::new(args.suite.data.as_deref());
-    let (binary, core) = (binary.clone(), args.suite.server_core);
+    let (binary, core) = (binary.to_owned(), args.suite.server_core);
     let server = Server::start(&ServerSettings { binary, data: data.path(), core, flush })?;
     let idle_bytes = super::process::Sample::take(server.process.pid())?.anonymous_bytes;
     Ok(Contender { server, _data: data, idle_bytes })

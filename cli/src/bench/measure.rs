@@ -62,6 +62,8 @@ pub(crate) struct ServerCost {
     pub cores: f64,
     /// Anonymous memory at the end of the window, in bytes.
     pub anonymous_bytes: u64,
+    /// Bytes written to the device for each message.
+    pub device_bytes_per_message: f64,
     /// System calls for each message.
     pub calls_per_message: f64,
     /// Which calls were counted.
@@ -161,6 +163,7 @@ fn compare(before: &Counters, after: &Counters, calls: Option<(u64, CallSource)>
         cpu_us_per_message: each(after.cpu_us - before.cpu_us),
         cores: (after.cpu_us - before.cpu_us) as f64 / 1e6 / seconds,
         anonymous_bytes: after.anonymous_bytes,
+        device_bytes_per_message: each(after.device_bytes - before.device_bytes),
         calls_per_message: each(calls),
         calls_counted,
     });

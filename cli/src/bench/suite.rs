@@ -95,6 +95,9 @@ pub(crate) struct SuiteArgs {
     /// Size of the log in W15, in MiB.
     #[arg(long, default_value_t = 1024)]
     pub(super) log_mib: u64,
+    /// Messages of a backlog.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) backlog: u64,
     #[command(flatten)]
     pub(super) window: WindowArgs,
 }
@@ -274,15 +277,21 @@ impl Suite<'_> {
             let subject = self.subject("sync")?;
             let load = LoadArgs { connections, in_flight, ..self.load(subject.pid) };
             let target = target::prepare_at(&subject.nameserver, &load)?;
-            rows.push(produce(&load, &target)?.row("W5", &load));
+            let mut row = produce(&load, &target)?.row("W5", &load);
+            let server = row.measured.as_ref().and_then(|measured| measured.server);
+            if let Some(server) = server {
+                let ratio = server.device_bytes_per_message / load.frame_bytes(&target) as f64;
+                row.figures.insert("device_bytes_per_byte_sent".into(), ratio);
+            }
+            rows.push(row);
         }
         Ok(rows)
     }
 
     fn backlog(&self) -> anyhow::Result<Vec<Row>> {
-        const BACKLOG: u64 = 1_000_000;
+        let backlog = self.args.backlog;
         let subject = self.subject("async")?;
-        let load = LoadArgs { count: Some(BACKLOG), ..self.load(subject.pid) };
+        let load = LoadArgs { count: Some(backlog), ..self.load(subject.pid) };
         let fill = LoadArgs { window: no_warm_up(), ..load.clone() };
         let target = target::prepare_at(&subject.nameserver, &fill)?;
         produce(&fill, &target)?;
@@ -292,7 +301,7 @@ impl Suite<'_> {
             connections: 4,
             tag: "*".into(),
             commit: false,
-            count: Some(BACKLOG),
+            count: Some(backlog),
             server_pid: subject.pid,
             window: no_warm_up(),
         };
