@@ -167,6 +167,11 @@ fn tend(services: &Services, stop: &Stop) {
             services.lifecycle.note_append_error(&error);
             failed(services, "write of staged offsets", &error);
         }
+        if !services.lifecycle.has_failed()
+            && let Err(error) = services.store.hide_expired(now)
+        {
+            failed(services, "hiding of expired messages", &error);
+        }
         ticks += 1;
         if ticks.is_multiple_of(TICKS_PER_UPKEEP) {
             services.members.expire(now.monotonic_ms);

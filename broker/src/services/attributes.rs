@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use gantry_model::RETENTION_ATTRIBUTE;
+
 /// Attributes of a topic.
 pub type Attributes = BTreeMap<String, String>;
 
@@ -42,6 +44,14 @@ pub enum AttributeError {
         /// Value asked for.
         to: String,
     },
+    /// Messages would be wanted for longer than the broker keeps any.
+    #[error("attribute {RETENTION_ATTRIBUTE} is {asked}, the broker keeps messages for {limit}")]
+    RetentionTooLong {
+        /// Milliseconds asked for.
+        asked: u64,
+        /// Milliseconds for which the broker keeps messages.
+        limit: u64,
+    },
     /// A new topic has nothing to remove.
     #[error("attribute {key} cannot be removed from a topic that does not exist yet")]
     RemoveFromNew {
@@ -50,21 +60,32 @@ pub enum AttributeError {
     },
 }
 
-const KNOWN: &str = "message.type, cleanup.policy, queue.type";
+const KNOWN: &str = "message.type, cleanup.policy, queue.type, retention.ms";
+
+/// Least retention of a topic, in milliseconds: expired messages are looked for once a second.
+const RETENTION_MS_MIN: u64 = 1000;
+
+/// What values an attribute takes.
+enum Values {
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// A number of milliseconds up to the broker's own retention.
+    Retention,
+}
 
 /// One attribute: its key, its values, the one that an absent key stands for, and whether it may be changed.
 struct Attribute {
     key: &'static str,
-    values: &'static [&'static str],
+    values: Values,
     expected: &'static str,
     default: &'static str,
     changeable: bool,
 }
 
-const ATTRIBUTES: [Attribute; 3] = [
+const ATTRIBUTES: [Attribute; 4] = [
     Attribute {
         key: "message.type",
-        values: &["UNSPECIFIED", "NORMAL", "FIFO", "DELAY", "TRANSACTION", "MIXED"],
+        values: Values::OneOf(&["UNSPECIFIED", "NORMAL", "FIFO", "DELAY", "TRANSACTION", "MIXED"]),
         expected: "UNSPECIFIED, NORMAL, FIFO, DELAY, TRANSACTION or MIXED",
         default: "NORMAL",
         changeable: true,
@@ -72,29 +93,38 @@ const ATTRIBUTES: [Attribute; 3] = [
     // Compaction and queues of batches are not kept: what is asked for would silently not be done.
     Attribute {
         key: "cleanup.policy",
-        values: &["DELETE"],
+        values: Values::OneOf(&["DELETE"]),
         expected: "DELETE",
         default: "DELETE",
         changeable: false,
     },
     Attribute {
         key: "queue.type",
-        values: &["SimpleCQ"],
+        values: Values::OneOf(&["SimpleCQ"]),
         expected: "SimpleCQ",
         default: "SimpleCQ",
         changeable: false,
     },
+    Attribute {
+        key: RETENTION_ATTRIBUTE,
+        values: Values::Retention,
+        expected: "whole milliseconds, at least 1000",
+        default: "",
+        changeable: true,
+    },
 ];
 
-/// Attributes after the changes of a request; `current` is `None` for a topic that is made.
+/// Attributes after the changes of a request; `current` is `None` for a topic that is made. No topic keeps messages for
+/// longer than `retention_ms_max`.
 pub fn changed(
     current: Option<&Attributes>,
     requested: &Attributes,
+    retention_ms_max: u64,
 ) -> Result<Attributes, AttributeError> {
     let mut result = current.cloned().unwrap_or_default();
     for (signed, value) in requested {
         if let Some(key) = signed.strip_prefix('+') {
-            set(&mut result, current, key, value)?;
+            set(&mut result, current, (key, value), retention_ms_max)?;
         } else if let Some(key) = signed.strip_prefix('-') {
             find(key)?;
             if current.is_none() {
@@ -122,14 +152,11 @@ pub fn parse_list(text: &str) -> Attributes {
 fn set(
     result: &mut Attributes,
     current: Option<&Attributes>,
-    key: &str,
-    value: &str,
+    (key, value): (&str, &str),
+    retention_ms_max: u64,
 ) -> Result<(), AttributeError> {
     let attribute = find(key)?;
-    if !attribute.values.contains(&value) {
-        let (key, value) = (key.into(), value.into());
-        return Err(AttributeError::Value { key, value, expected: attribute.expected });
-    }
+    check(attribute, value, retention_ms_max)?;
     if let Some(current) = current.filter(|_| !attribute.changeable) {
         let from = current.get(key).map_or(attribute.default, String::as_str);
         if from != value {
@@ -139,6 +166,25 @@ fn set(
     }
     result.insert(key.into(), value.into());
     Ok(())
+}
+
+fn check(attribute: &Attribute, value: &str, retention_ms_max: u64) -> Result<(), AttributeError> {
+    let illegal = || {
+        let (key, value) = (attribute.key.into(), value.into());
+        AttributeError::Value { key, value, expected: attribute.expected }
+    };
+    match attribute.values {
+        Values::OneOf(values) if values.contains(&value) => Ok(()),
+        Values::OneOf(_) => Err(illegal()),
+        Values::Retention => {
+            let asked = value.parse().ok().filter(|asked| *asked >= RETENTION_MS_MIN);
+            let (asked, limit) = (asked.ok_or_else(illegal)?, retention_ms_max);
+            if asked > limit {
+                return Err(AttributeError::RetentionTooLong { asked, limit });
+            }
+            Ok(())
+        }
+    }
 }
 
 fn find(key: &str) -> Result<&'static Attribute, AttributeError> {
@@ -151,6 +197,15 @@ fn find(key: &str) -> Result<&'static Attribute, AttributeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DAY_MS: u64 = 86_400_000;
+
+    fn changed(
+        current: Option<&Attributes>,
+        requested: &Attributes,
+    ) -> Result<Attributes, AttributeError> {
+        super::changed(current, requested, DAY_MS)
+    }
 
     #[test]
     fn signs_set_and_remove_and_are_not_stored() {
@@ -178,5 +233,18 @@ mod tests {
         }
         let same = changed(Some(&Attributes::new()), &parse_list("+queue.type=SimpleCQ"));
         assert!(same.is_ok());
+    }
+
+    #[test]
+    fn retention_is_a_number_up_to_the_brokers_own() {
+        let made = changed(None, &parse_list("+retention.ms=86400000")).unwrap();
+        assert_eq!(made[RETENTION_ATTRIBUTE], "86400000");
+        assert_eq!(changed(Some(&made), &parse_list("-retention.ms")), Ok(Attributes::new()));
+        let refused = |text| changed(Some(&made), &parse_list(text)).unwrap_err();
+        let too_long = refused("+retention.ms=86400001");
+        assert_eq!(too_long, AttributeError::RetentionTooLong { asked: DAY_MS + 1, limit: DAY_MS });
+        for text in ["+retention.ms=999", "+retention.ms=1h", "+retention.ms=-1", "+retention.ms"] {
+            assert!(matches!(refused(text), AttributeError::Value { .. }), "{text}");
+        }
     }
 }

@@ -16,4 +16,4 @@ pub use names::{
     DLQ_PREFIX, GroupName, NameError, RETRY_PREFIX, TopicName, is_system_group, is_system_topic,
     may_clients_send,
 };
-pub use topic::{FilterType, Permission, TopicConfig, TopicConfigError};
+pub use topic::{FilterType, Permission, RETENTION_ATTRIBUTE, TopicConfig, TopicConfigError};

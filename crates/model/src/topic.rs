@@ -65,6 +65,9 @@ pub enum FilterType {
     MultiTag,
 }
 
+/// Attribute with the age from which a topic's messages are hidden, in milliseconds.
+pub const RETENTION_ATTRIBUTE: &str = "retention.ms";
+
 /// A topic as administrators define it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -134,6 +137,11 @@ impl TopicConfig {
     /// Number of queues that exist: those that may be read or written.
     pub fn queues(&self) -> u32 {
         self.read_queues.max(self.write_queues)
+    }
+
+    /// Age from which its messages are hidden, in milliseconds, if it says so itself.
+    pub fn retention_ms(&self) -> Option<u64> {
+        self.attributes.get(RETENTION_ATTRIBUTE)?.parse().ok()
     }
 
     /// Checks counts and permission bits.

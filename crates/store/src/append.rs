@@ -168,7 +168,7 @@ impl Store {
     }
 
     /// Appends a record of the entries that `make` gives for the tables as they are; none: no record.
-    fn append_state(
+    pub(crate) fn append_state(
         &self,
         now: Now,
         make: impl FnOnce(&Tables) -> Vec<StateEntry>,

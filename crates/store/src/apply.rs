@@ -237,6 +237,9 @@ pub(crate) fn put_state(
             counters.groups = counters.groups.newer(image.groups);
             version_of(counters, batch);
         }
+        StateEntry::Hidden { topic, .. } => {
+            batch.put(View::Meta, &layout::hidden_key(*topic), &state::encode(entry));
+        }
     }
     Ok(())
 }
@@ -252,6 +255,7 @@ fn delete_topic(
     let next = layout::prefix_range(&[&b"Q"[..], &topic.0.to_be_bytes()].concat());
     batch.delete_range(View::Meta, &next.start..&next.end);
     batch.delete(View::Meta, &layout::topic_key(topic));
+    batch.delete(View::Meta, &layout::hidden_key(topic));
     let all = Timer::default()..Timer { due_ms: u64::MAX, position: PhysicalOffset(0) };
     timers::scan(views, all, &mut |timer, target| {
         if target == Some(topic) {

@@ -7,6 +7,7 @@ mod apply;
 mod batch;
 pub mod change;
 mod errors;
+mod expiry;
 mod groups;
 pub mod image;
 pub mod keys;

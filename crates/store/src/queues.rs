@@ -34,13 +34,22 @@ pub(crate) struct QueueState {
     pub(crate) entries: VecDeque<Entry>,
     /// No message before it is kept.
     pub(crate) min: u64,
-    /// Start of the log for which `min` was found.
-    pub(crate) min_for: Option<PhysicalOffset>,
+    /// Start of the log, and time before which messages are hidden, for which `min` was found.
+    pub(crate) min_for: Option<(PhysicalOffset, u64)>,
+    /// Store time of the message at `min`, if it was looked for and is there.
+    pub(crate) min_time_ms: Option<u64>,
 }
 
 impl QueueState {
     fn starting_at(next: u64) -> Self {
-        Self { next, base: next, entries: VecDeque::new(), min: 0, min_for: None }
+        Self {
+            next,
+            base: next,
+            entries: VecDeque::new(),
+            min: 0,
+            min_for: None,
+            min_time_ms: None,
+        }
     }
 
     /// Offset behind the last entry that lies below `confirmed`.
@@ -159,21 +168,6 @@ fn stored_next((topic, queue): Key, views: &dyn ViewRead) -> Result<Option<u64>,
     let key = layout::next_key(topic, queue);
     let value = views.get(View::Meta, &key)?;
     value.map(|value| layout::decode_u64(View::Meta, &key, &value)).transpose()
-}
-
-/// First entry of a queue in the views at or behind `from` and before `to`.
-pub(crate) fn first_stored(
-    (topic, queue): Key,
-    from: u64,
-    to: u64,
-    views: &dyn ViewRead,
-) -> Result<Option<(QueueOffset, Entry)>, ViewError> {
-    let mut found = Ok(None);
-    scan_stored((topic, queue), from, to, views, &mut |offset, entry| {
-        found = Ok(Some((offset, entry)));
-        Step::Stop
-    })?;
-    found
 }
 
 /// Visits the entries of a queue in the views from `from` up to, but without, `to`.

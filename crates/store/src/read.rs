@@ -12,7 +12,7 @@ use crate::{
     change::{self, key_hash},
     errors::ReadError,
     log::{self, Patience, RECORD_BYTES_LIMIT, SegmentInfo, Walked},
-    queues::{Queue, first_stored, scan_stored},
+    queues::{Queue, scan_stored},
     store::Store,
     topics::Topic,
     types::{Boundary, Bounds, Damage, QueueRead, ReadLimits, ReadStatus},
@@ -28,7 +28,7 @@ impl Store {
     /// First and next offset of a queue; both 0 for one that never had a message.
     pub fn queue_bounds(&self, topic: &Topic, queue: QueueId) -> Result<Bounds, ReadError> {
         match self.find_queue(topic, queue)? {
-            Some(queue) => self.bounds_of(&queue),
+            Some(queue) => self.bounds_of(topic, &queue),
             None => Ok(Bounds { min: QueueOffset(0), max: QueueOffset(0) }),
         }
     }
@@ -49,7 +49,7 @@ impl Store {
     ) -> Result<QueueRead, ReadError> {
         let found = self.find_queue(topic, queue)?;
         let bounds = match &found {
-            Some(queue) => self.bounds_of(queue)?,
+            Some(queue) => self.bounds_of(topic, queue)?,
             None => Bounds { min: QueueOffset(0), max: QueueOffset(0) },
         };
         let (status, next) = match from {
@@ -174,7 +174,7 @@ impl Store {
         offset: QueueOffset,
     ) -> Result<Option<Entry>, ReadError> {
         let Some(queue) = self.find_queue(topic, queue)? else { return Ok(None) };
-        let Bounds { min, max } = self.bounds_of(&queue)?;
+        let Bounds { min, max } = self.bounds_of(topic, &queue)?;
         if !(min..max).contains(&offset) {
             return Ok(None);
         }
@@ -192,7 +192,7 @@ impl Store {
         boundary: Boundary,
     ) -> Result<QueueOffset, ReadError> {
         let Some(queue) = self.find_queue(topic, queue)? else { return Ok(QueueOffset(0)) };
-        let Bounds { min, max } = self.bounds_of(&queue)?;
+        let Bounds { min, max } = self.bounds_of(topic, &queue)?;
         if min == max {
             return Ok(min);
         }
@@ -286,6 +286,9 @@ impl Store {
         end_ms: u64,
         max: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
+        // What has expired is not found either.
+        let begin_ms =
+            self.topic(topic).map_or(begin_ms, |topic| begin_ms.max(topic.hidden_before_ms()));
         let is_wanted = |record: &RecordView<'_>| {
             record.topic() == topic
                 && (begin_ms..=end_ms).contains(&record.store_time_ms())
@@ -369,7 +372,7 @@ impl Store {
     /// within the last `young_bytes` of the log, or it is empty.
     pub fn is_young(&self, topic: &Topic, queue: QueueId) -> Result<bool, ReadError> {
         let Some(queue) = self.find_queue(topic, queue)? else { return Ok(true) };
-        let Bounds { min, max } = self.bounds_of(&queue)?;
+        let Bounds { min, max } = self.bounds_of(topic, &queue)?;
         if min.0 > 0 {
             return Ok(false);
         }
@@ -378,53 +381,65 @@ impl Store {
         Ok(first.is_none_or(|(_, entry)| entry.position.0 >= young_from))
     }
 
-    fn find_queue(&self, topic: &Topic, queue: QueueId) -> Result<Option<Arc<Queue>>, ReadError> {
+    pub(crate) fn find_queue(
+        &self,
+        topic: &Topic,
+        queue: QueueId,
+    ) -> Result<Option<Arc<Queue>>, ReadError> {
         Ok(self.queues.find((topic.id, queue), &*self.views)?)
     }
 
-    fn bounds_of(&self, queue: &Queue) -> Result<Bounds, ReadError> {
-        let (log_start, confirmed) = (self.log_start(), self.confirmed());
-        let (from, base, max) = {
+    pub(crate) fn bounds_of(&self, topic: &Topic, queue: &Queue) -> Result<Bounds, ReadError> {
+        let kept = (self.log_start(), topic.hidden_before_ms());
+        let confirmed = self.confirmed();
+        let (from, max) = {
             let state = queue.state.lock();
             let max = state.confirmed_end(confirmed);
-            if state.min_for == Some(log_start) {
+            if state.min_for == Some(kept) {
                 return Ok(Bounds { min: QueueOffset(state.min), max: QueueOffset(max) });
             }
-            (state.min, state.base, max)
+            (state.min, max)
         };
-        // What the ring holds is behind the start of the log: retention takes only what the views hold.
-        let min = self.first_kept(queue, from, base, log_start)?;
+        let (min, time_ms) = self.first_kept(queue, from, max, kept)?;
         let mut state = queue.state.lock();
-        state.min = state.min.max(min);
-        state.min_for = Some(log_start);
+        // Another reader may have looked for a later boundary meanwhile.
+        if min >= state.min {
+            state.min = min;
+            state.min_for = Some(kept);
+            state.min_time_ms = time_ms;
+        }
         Ok(Bounds { min: QueueOffset(state.min), max: QueueOffset(max.max(state.min)) })
     }
 
-    /// First offset in `from..to` whose record is not before `log_start`, or `to`.
+    /// First offset in `from..to` whose record is neither before the log's start nor hidden, and its store time; or
+    /// `to`. Positions and store times never go back along a queue, so halving finds it.
     fn first_kept(
         &self,
         queue: &Queue,
         from: u64,
         to: u64,
-        log_start: PhysicalOffset,
-    ) -> Result<u64, ReadError> {
-        let key = (queue.topic, queue.id);
+        (log_start, hidden_before_ms): (PhysicalOffset, u64),
+    ) -> Result<(u64, Option<u64>), ReadError> {
+        let is_gone =
+            |entry: &Entry| entry.position < log_start || entry.store_time_ms < hidden_before_ms;
         let (mut low, mut high) = (from, to);
         while low < high {
             // The first probe is the first entry: nearly always it is kept.
             let middle = if low == from { low } else { low + (high - low) / 2 };
-            match first_stored(key, middle, high, &*self.views)? {
-                Some((offset, entry)) if entry.position < log_start => low = offset.0 + 1,
-                Some((offset, _)) if middle == low => return Ok(offset.0),
+            match self.first_entry(queue, QueueOffset(middle), QueueOffset(high))? {
+                Some((offset, entry)) if is_gone(&entry) => low = offset.0 + 1,
+                Some((offset, entry)) if middle == low => {
+                    return Ok((offset.0, Some(entry.store_time_ms)));
+                }
                 _ => high = middle,
             }
         }
-        let kept = first_stored(key, low, to, &*self.views)?;
-        Ok(kept.map_or(to, |(offset, _)| offset.0))
+        let kept = self.first_entry(queue, QueueOffset(low), QueueOffset(to))?;
+        Ok(kept.map_or((to, None), |(offset, entry)| (offset.0, Some(entry.store_time_ms))))
     }
 
     /// The first entry in `from..to`.
-    fn first_entry(
+    pub(crate) fn first_entry(
         &self,
         queue: &Queue,
         from: QueueOffset,

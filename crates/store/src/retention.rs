@@ -205,6 +205,11 @@ impl Upkeep {
         let clock = AgeClock::new(log.last_time_ms(), now);
         Ok(Self { keys, state: Mutex::new(UpkeepState { clock, image }) })
     }
+
+    /// Time by which messages grow old.
+    pub(crate) fn trusted_ms(&self, now: Now) -> u64 {
+        self.state.lock().clock.advance(now)
+    }
 }
 
 impl Store {

@@ -5,6 +5,7 @@
 //! entry  = kind u8 | length u32 | payload
 //! topic  = id u32 | since u64 (all ones: where this record is) | version | definition as JSON
 //! group  = version | definition as JSON
+//! hidden = topic id u32 | before u64
 //! ```
 //!
 //! Integers are big-endian; a version is counter u64 and time u64; a name comes last and fills its entry.
@@ -84,6 +85,13 @@ pub enum StateEntry {
     },
     /// Image only: numbers that no other entry carries.
     Counters(Counters),
+    /// Messages of a topic that were stored before a time have expired.
+    Hidden {
+        /// The topic.
+        topic: TopicId,
+        /// The time, in milliseconds since 1970.
+        before_ms: u64,
+    },
 }
 
 impl StateEntry {
@@ -116,7 +124,7 @@ pub enum StateError {
         found: u8,
     },
     /// An entry is of a kind that this version does not know.
-    #[error("the state entry is of kind {found}, this version knows 1 to 8")]
+    #[error("the state entry is of kind {found}, this version knows 1 to 9")]
     Kind {
         /// What was found.
         found: u8,
@@ -202,6 +210,7 @@ fn kind(entry: &StateEntry) -> u8 {
         StateEntry::NextOffset { .. } => 6,
         StateEntry::Timer { .. } => 7,
         StateEntry::Counters(_) => 8,
+        StateEntry::Hidden { .. } => 9,
     }
 }
 
@@ -247,6 +256,10 @@ fn put_payload(entry: &StateEntry, out: &mut Vec<u8>) {
             put_version(out, counters.topics);
             put_version(out, counters.groups);
         }
+        StateEntry::Hidden { topic, before_ms } => {
+            put_u32(out, topic.0);
+            put_u64(out, *before_ms);
+        }
     }
 }
 
@@ -288,6 +301,7 @@ fn decode_payload(kind: u8, mut input: Input<'_>) -> Result<StateEntry, StateErr
             topics: input.version()?,
             groups: input.version()?,
         }),
+        9 => StateEntry::Hidden { topic: TopicId(input.u32()?), before_ms: input.u64()? },
         found => return Err(StateError::Kind { found }),
     })
 }

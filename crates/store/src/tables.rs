@@ -64,6 +64,9 @@ impl Tables {
                 self.topics.write().set_counters(counters.next_topic_id, counters.topics);
                 self.groups.write().note_version(counters.groups);
             }
+            StateEntry::Hidden { topic, before_ms } => {
+                self.topics.read().hide(*topic, *before_ms);
+            }
             StateEntry::NextOffset { .. } | StateEntry::Timer { .. } => {}
         }
     }
@@ -86,7 +89,7 @@ fn scan_state(views: &dyn ViewRead, emit: &mut dyn FnMut(StateEntry)) -> Result<
         entries.into_iter().for_each(&mut *emit);
         Ok(())
     };
-    for prefix in [&b"C"[..], b"T", b"G"] {
+    for prefix in [&b"C"[..], b"T", b"H", b"G"] {
         scan_all(views, View::Meta, prefix, &mut emit_decoded)?;
     }
     scan_all(views, View::Offset, &[], &mut |key, value| {

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -47,14 +47,25 @@ pub struct Topic {
     pub config: TopicConfig,
     /// Where its epoch starts: messages of an earlier topic of that name are before it.
     pub since: PhysicalOffset,
-    /// Shared by all definitions of one id.
-    gone: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+/// What all definitions of one id share, so that whoever holds an old one learns of it.
+#[derive(Debug, Default)]
+struct Shared {
+    gone: AtomicBool,
+    hidden_before_ms: AtomicU64,
 }
 
 impl Topic {
     /// Whether the topic was deleted.
     pub fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
+        self.shared.gone.load(Ordering::Acquire)
+    }
+
+    /// Messages stored before this time, in milliseconds since 1970, are hidden from readers. Never goes back.
+    pub fn hidden_before_ms(&self) -> u64 {
+        self.shared.hidden_before_ms.load(Ordering::Acquire)
     }
 
     /// Its name.
@@ -91,6 +102,12 @@ impl TopicTable {
         self.by_name.values().cloned().collect()
     }
 
+    /// Topics that say themselves how long their messages are kept, in milliseconds.
+    pub(crate) fn with_retention(&self) -> Vec<(Arc<Topic>, u64)> {
+        let own = |topic: &Arc<Topic>| Some((Arc::clone(topic), topic.config.retention_ms()?));
+        self.by_name.values().filter_map(own).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_name.len()
     }
@@ -113,15 +130,15 @@ impl TopicTable {
     ) -> Arc<Topic> {
         let name = config.topic_name.clone();
         let old = self.by_name.get(&name);
-        let gone = match old {
-            Some(old) if old.id == id => Arc::clone(&old.gone),
+        let shared = match old {
+            Some(old) if old.id == id => Arc::clone(&old.shared),
             _ => Arc::default(),
         };
         if let Some(old) = old.filter(|old| old.id != id) {
-            old.gone.store(true, Ordering::Release);
+            old.shared.gone.store(true, Ordering::Release);
             self.names.remove(&old.id);
         }
-        let topic = Arc::new(Topic { id, config, since, gone });
+        let topic = Arc::new(Topic { id, config, since, shared });
         self.by_name.insert(name.clone(), Arc::clone(&topic));
         self.names.insert(id, name);
         self.next_id = self.next_id.max(TopicId(id.0 + 1));
@@ -133,7 +150,14 @@ impl TopicTable {
         self.note_version(version);
         let Some(name) = self.names.remove(&id) else { return };
         if let Some(topic) = self.by_name.remove(&name) {
-            topic.gone.store(true, Ordering::Release);
+            topic.shared.gone.store(true, Ordering::Release);
+        }
+    }
+
+    /// Hides a topic's messages stored before a time.
+    pub(crate) fn hide(&self, id: TopicId, before_ms: u64) {
+        if let Some(topic) = self.by_id(id) {
+            topic.shared.hidden_before_ms.fetch_max(before_ms, Ordering::AcqRel);
         }
     }
 

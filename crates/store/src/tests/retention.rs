@@ -1,6 +1,6 @@
 //! Promises about forgetting: messages go, state stays.
 
-use gantry_model::{QueueId, QueueOffset};
+use gantry_model::{QueueId, QueueOffset, RETENTION_ATTRIBUTE, TopicConfig, TopicName};
 
 use super::world::{KINDS, World, commit};
 use crate::ReadStatus;
@@ -14,6 +14,7 @@ fn forgetful(kind: super::world::Kind) -> World {
     world.send(&topic, 1, "idle");
     world.park("orders", 5);
     world.store().commit_offsets(&[commit("g", &topic, 0, 7)], world.now()).unwrap();
+    hide_message_of_short(&mut world);
     let body = "x".repeat(2000);
     for _ in 0..400 {
         world.send(&topic, 0, &body);
@@ -21,6 +22,16 @@ fn forgetful(kind: super::world::Kind) -> World {
     }
     world.settle();
     world
+}
+
+/// Makes a topic of short retention and lets its only message expire.
+fn hide_message_of_short(world: &mut World) {
+    let mut config = TopicConfig::new(TopicName::new("short").unwrap(), 1);
+    config.attributes.insert(RETENTION_ATTRIBUTE.into(), "1000".into());
+    let short = world.store().put_topic(config, world.now()).unwrap().0;
+    world.send(&short, 0, "expires");
+    world.now_ms += 5000;
+    assert_eq!(world.store().hide_expired(world.now()).unwrap(), 1);
 }
 
 fn forget(world: &World) {
@@ -46,6 +57,8 @@ fn check(world: &World) {
         (1, 1),
         "its only message is gone, its next offset is not"
     );
+    let hidden_before_ms = store.topic("short").unwrap().hidden_before_ms();
+    assert!(hidden_before_ms > 0, "what has expired stays so");
     let timers = store.due_timers(10, 10).unwrap();
     assert_eq!(timers.len(), 1);
     assert!(store.read_record(timers[0].position).unwrap().is_some(), "it was carried");

@@ -144,6 +144,12 @@ pub fn topic_key(topic: TopicId) -> [u8; 5] {
     [b'T', a, b, c, d]
 }
 
+/// Key of the time before which a topic's messages are hidden.
+pub fn hidden_key(topic: TopicId) -> [u8; 5] {
+    let [a, b, c, d] = topic.0.to_be_bytes();
+    [b'H', a, b, c, d]
+}
+
 /// Key of a group's definition.
 pub fn group_key(group: &str) -> Vec<u8> {
     [b"G", group.as_bytes()].concat()
