@@ -65,6 +65,9 @@ const KNOWN: &str = "message.type, cleanup.policy, queue.type, retention.ms";
 /// Least retention of a topic, in milliseconds: expired messages are looked for once a second.
 const RETENTION_MS_MIN: u64 = 1000;
 
+/// Value that stands for the broker's own retention; it is not stored.
+const NO_RETENTION: &str = "0";
+
 /// What values an attribute takes.
 enum Values {
     /// One of these words.
@@ -108,7 +111,7 @@ const ATTRIBUTES: [Attribute; 4] = [
     Attribute {
         key: RETENTION_ATTRIBUTE,
         values: Values::Retention,
-        expected: "whole milliseconds, at least 1000",
+        expected: "whole milliseconds, at least 1000, or 0 for none",
         default: "",
         changeable: true,
     },
@@ -164,7 +167,11 @@ fn set(
             return Err(AttributeError::Fixed { key, from, to });
         }
     }
-    result.insert(key.into(), value.into());
+    if (key, value) == (RETENTION_ATTRIBUTE, NO_RETENTION) {
+        result.remove(key);
+    } else {
+        result.insert(key.into(), value.into());
+    }
     Ok(())
 }
 
@@ -177,6 +184,9 @@ fn check(attribute: &Attribute, value: &str, retention_ms_max: u64) -> Result<()
         Values::OneOf(values) if values.contains(&value) => Ok(()),
         Values::OneOf(_) => Err(illegal()),
         Values::Retention => {
+            if value == NO_RETENTION {
+                return Ok(());
+            }
             let asked = value.parse().ok().filter(|asked| *asked >= RETENTION_MS_MIN);
             let (asked, limit) = (asked.ok_or_else(illegal)?, retention_ms_max);
             if asked > limit {
@@ -240,6 +250,9 @@ mod tests {
         let made = changed(None, &parse_list("+retention.ms=86400000")).unwrap();
         assert_eq!(made[RETENTION_ATTRIBUTE], "86400000");
         assert_eq!(changed(Some(&made), &parse_list("-retention.ms")), Ok(Attributes::new()));
+        for topic in [None, Some(&made)] {
+            assert_eq!(changed(topic, &parse_list("+retention.ms=0")), Ok(Attributes::new()));
+        }
         let refused = |text| changed(Some(&made), &parse_list(text)).unwrap_err();
         let too_long = refused("+retention.ms=86400001");
         assert_eq!(too_long, AttributeError::RetentionTooLong { asked: DAY_MS + 1, limit: DAY_MS });

@@ -2,8 +2,13 @@
 //! Invariant: `get` and `stats` of a topic that does not exist end with "not found".
 //! Leaves the rules for names and counts to the model.
 
+use std::time::Duration;
+
 use clap::{Subcommand, ValueEnum};
-use gantry_model::{DLQ_PREFIX, Permission, RETRY_PREFIX, TopicConfig, TopicName, is_system_topic};
+use gantry_model::{
+    DLQ_PREFIX, Permission, RETENTION_ATTRIBUTE, RETRY_PREFIX, TopicConfig, TopicName,
+    is_system_topic,
+};
 use serde::Serialize;
 
 use crate::{
@@ -58,6 +63,10 @@ pub(crate) enum TopicCommand {
         /// Permission bits: 4 read, 2 write.
         #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=7))]
         perm: u32,
+        /// Age from which its messages are hidden, such as 24h: at least 1s and at most the brokers' own retention. 0s takes
+        /// away what was set; without this option it is left as it is.
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        retention: Option<Duration>,
     },
     /// Delete a topic with all its messages.
     Delete {
@@ -84,8 +93,14 @@ pub(crate) enum TopicCommand {
 
 pub(crate) async fn run(command: TopicCommand, context: &Context) -> anyhow::Result<()> {
     match command {
-        TopicCommand::Create { name, queues, kind, perm } => {
-            create(context, name, queues, kind, perm).await
+        TopicCommand::Create { name, queues, kind, perm, retention } => {
+            let mut config = TopicConfig::new(name, queues).with_permission(Permission(perm));
+            config.attributes.insert(TYPE_ATTRIBUTE.into(), kind.attribute().into());
+            if let Some(retention) = retention {
+                let retention_ms = retention.as_millis().to_string();
+                config.attributes.insert(RETENTION_ATTRIBUTE.into(), retention_ms);
+            }
+            create(context, config).await
         }
         TopicCommand::Delete { name } => delete(context, &name).await,
         TopicCommand::Get { name } => get(context, &name).await,
@@ -94,15 +109,8 @@ pub(crate) async fn run(command: TopicCommand, context: &Context) -> anyhow::Res
     }
 }
 
-async fn create(
-    context: &Context,
-    name: TopicName,
-    queues: u32,
-    kind: TopicType,
-    perm: u32,
-) -> anyhow::Result<()> {
-    let mut config = TopicConfig::new(name, queues).with_permission(Permission(perm));
-    config.attributes.insert(TYPE_ATTRIBUTE.into(), kind.attribute().into());
+async fn create(context: &Context, config: TopicConfig) -> anyhow::Result<()> {
+    let queues = config.write_queues;
     context.with_admin(async |admin| Ok(admin.create_topic(&config).await?)).await?;
     let text = format!("topic {} created, {queues} queues on each broker", config.topic_name);
     context.format.done(&config, &text)
@@ -128,8 +136,15 @@ async fn get(context: &Context, name: &TopicName) -> anyhow::Result<()> {
     let rows: Vec<_> =
         found.into_iter().map(|(broker, config)| TopicOnBroker { broker, config }).collect();
     context.format.print(&rows, |rows| {
-        let mut table =
-            Table::new(["TOPIC", "BROKER", "READ QUEUES", "WRITE QUEUES", "PERM", "TYPE"]);
+        let mut table = Table::new([
+            "TOPIC",
+            "BROKER",
+            "READ QUEUES",
+            "WRITE QUEUES",
+            "PERM",
+            "TYPE",
+            "RETENTION",
+        ]);
         for TopicOnBroker { broker, config } in rows {
             let kind = config.attributes.get(TYPE_ATTRIBUTE).map_or("-", String::as_str);
             table.row([
@@ -139,10 +154,16 @@ async fn get(context: &Context, name: &TopicName) -> anyhow::Result<()> {
                 config.write_queues.to_string(),
                 config.perm.to_string(),
                 kind.to_owned(),
+                retention_text(config),
             ]);
         }
         table
     })
+}
+
+fn retention_text(config: &TopicConfig) -> String {
+    let time = config.retention_ms().map(Duration::from_millis);
+    time.map_or_else(|| "-".into(), |time| humantime::format_duration(time).to_string())
 }
 
 /// What the name stands for.

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context;
 use gantry_client::{Admin, Client};
-use gantry_model::{GroupConfig, GroupName, TopicConfig, TopicName};
+use gantry_model::{GroupConfig, GroupName, RETENTION_ATTRIBUTE, TopicConfig, TopicName};
 use serde::Deserialize;
 
 use crate::{
@@ -90,7 +90,7 @@ struct TopicSpec {
     kind: TopicType,
     #[serde(default = "eight")]
     queues: u32,
-    retention: Option<serde_yaml::Value>,
+    retention: Option<Retention>,
     #[serde(rename = "deletionPolicy")]
     _deletion_policy: Option<DeletionPolicy>,
 }
@@ -116,6 +116,12 @@ struct GroupSpec {
     #[serde(default)]
     retry: Retry,
     scaling: Option<serde_yaml::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Retention {
+    time: String,
 }
 
 #[derive(Deserialize)]
@@ -234,12 +240,16 @@ fn topic(document: serde_yaml::Deserializer<'_>) -> anyhow::Result<(String, Topi
     let Manifest { metadata, spec, .. } =
         Manifest::<TopicSpec>::deserialize(document).context("Topic")?;
     let of_resource = || format!("Topic {}", metadata.name);
-    if spec.retention.is_some() {
-        tracing::warn!(topic = metadata.name, "ignored: spec.retention; the whole log has one");
-    }
     let name = TopicName::new(spec.name.as_deref().unwrap_or(&metadata.name));
     let mut config = TopicConfig::new(name.with_context(of_resource)?, spec.queues);
     config.attributes.insert(TYPE_ATTRIBUTE.into(), spec.kind.attribute().into());
+    if let Some(Retention { time }) = spec.retention {
+        let retention_ms = humantime::parse_duration(&time)
+            .map_err(|error| Failure::usage(format!("spec.retention.time is {time:?}: {error}")))
+            .with_context(of_resource)?
+            .as_millis();
+        config.attributes.insert(RETENTION_ATTRIBUTE.into(), retention_ms.to_string());
+    }
     config.validate().with_context(of_resource)?;
     Ok((metadata.name, config))
 }
@@ -402,6 +412,7 @@ spec:
         let found = manifests(&format!("{topic}---\n# nothing\n---\n{group}")).unwrap();
         let config = &found.topics[0];
         assert_eq!((&*config.topic_name, config.write_queues), ("OrderTopic", 4));
+        assert_eq!(config.retention_ms(), Some(7 * 3_600_000));
         let group = &found.groups[0];
         assert_eq!((&*group.config.group_name, group.config.retry_max_times), ("CID_billing", 5));
         assert_eq!((&*group.topics[0], group.start_from), ("OrderTopic", StartFrom::Earliest));

@@ -65,7 +65,8 @@ pub enum FilterType {
     MultiTag,
 }
 
-/// Attribute with the age from which a topic's messages are hidden, in milliseconds.
+/// Attribute with the age from which a topic's messages are hidden, in milliseconds. A request that sets it to 0 removes
+/// it: only the broker's own retention holds then.
 pub const RETENTION_ATTRIBUTE: &str = "retention.ms";
 
 /// A topic as administrators define it.

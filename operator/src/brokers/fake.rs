@@ -8,7 +8,7 @@ use gantry_client::{
     AdminError, BrokerProgress, MessageQueue, Primary, QueueBounds, QueueLag, RequestError,
     ResponseCode,
 };
-use gantry_model::{GroupConfig, TopicConfig, TopicName};
+use gantry_model::{GroupConfig, RETENTION_ATTRIBUTE, TopicConfig, TopicName};
 use parking_lot::Mutex;
 
 use super::{Answer, Brokers};
@@ -117,6 +117,10 @@ impl Brokers for FakeBrokers {
                     attributes.append(&mut config.attributes);
                     config.attributes = attributes;
                 }
+                // As a broker does: 0 stands for its own retention.
+                config.attributes.retain(|key, value| {
+                    (key.as_str(), value.as_str()) != (RETENTION_ATTRIBUTE, "0")
+                });
                 broker.topics.insert(name.clone(), config);
             })
         })

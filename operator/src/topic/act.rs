@@ -59,10 +59,10 @@ pub(super) async fn converge(
         .map(|group| names::broker_name(cluster, group))
         .filter(|name| primaries.iter().all(|primary| primary.broker_name != *name))
         .collect();
-    Outcome { condition: judge(spec, &failed, &missing), brokers: Some(status) }
+    Outcome { condition: judge(&failed, &missing), brokers: Some(status) }
 }
 
-fn judge(spec: &TopicSpec, failed: &[(&Primary, AdminError)], missing: &[String]) -> Wanted {
+fn judge(failed: &[(&Primary, AdminError)], missing: &[String]) -> Wanted {
     let text = |(primary, error): &(&Primary, AdminError)| {
         format!("{}: {}", primary.broker_name, with_causes(error))
     };
@@ -75,12 +75,7 @@ fn judge(spec: &TopicSpec, failed: &[(&Primary, AdminError)], missing: &[String]
     if !missing.is_empty() {
         return Reason::Starting.because(format!("not registered: {}", missing.join(", ")));
     }
-    match &spec.retention {
-        None => Reason::AsDeclared.because(""),
-        Some(_) => Reason::AsDeclared.because(
-            "but for retention.time: brokers keep messages for as long as the cluster says",
-        ),
-    }
+    Reason::AsDeclared.because("")
 }
 
 fn is_refusal(error: &AdminError) -> bool {

@@ -3,7 +3,8 @@
 //! Leaves asking and telling brokers to the controller.
 
 use gantry_model::{
-    DLQ_PREFIX, NameError, Permission, RETRY_PREFIX, TopicConfig, TopicName, is_system_topic,
+    DLQ_PREFIX, NameError, Permission, RETENTION_ATTRIBUTE, RETRY_PREFIX, TopicConfig, TopicName,
+    is_system_topic,
 };
 use gantry_resources::{TopicSpec, TopicType};
 
@@ -73,6 +74,11 @@ pub(super) fn change(
     if present_kind.unwrap_or(DEFAULT_TYPE) != kind {
         wanted.attributes.insert(MESSAGE_TYPE.into(), kind.into());
     }
+    let retention_ms = spec.retention.as_ref().map_or(0, |retention| retention_ms(retention.time));
+    if present.and_then(TopicConfig::retention_ms).unwrap_or(0) != retention_ms {
+        // 0 takes away what the resource no longer says.
+        wanted.attributes.insert(RETENTION_ATTRIBUTE.into(), retention_ms.to_string());
+    }
     let is_as_wanted = present.is_some_and(|present| {
         let mut same = present.clone();
         same.attributes.clear();
@@ -84,6 +90,10 @@ pub(super) fn change(
 /// Queues of a topic that producers use.
 pub(super) fn queues(config: &TopicConfig) -> i32 {
     i32::try_from(config.write_queues.min(config.read_queues)).unwrap_or(i32::MAX)
+}
+
+fn retention_ms(time: gantry_resources::Duration) -> u64 {
+    time.as_secs().saturating_mul(1000)
 }
 
 fn type_of(config: &TopicConfig) -> &str {
@@ -147,6 +157,21 @@ mod tests {
             assert_eq!((repaired.write_queues, repaired.read_queues), (8, 8));
             assert_eq!(repaired.perm, Permission::READ_WRITE);
         }
+    }
+
+    #[test]
+    fn retention_is_set_changed_and_taken_away_as_the_resource_says() {
+        let hour = spec("queues: 8, retention: {time: 1h}");
+        let mut present = change(&orders(), &hour, None).unwrap();
+        assert_eq!(present.attributes[RETENTION_ATTRIBUTE], "3600000");
+        assert_eq!(change(&orders(), &hour, Some(&present)), None);
+        let asked = |spec: &TopicSpec, present: &TopicConfig| {
+            change(&orders(), spec, Some(present)).unwrap().attributes[RETENTION_ATTRIBUTE].clone()
+        };
+        assert_eq!(asked(&spec("queues: 8, retention: {time: 2h}"), &present), "7200000");
+        assert_eq!(asked(&spec("queues: 8"), &present), "0");
+        present.attributes.insert(RETENTION_ATTRIBUTE.into(), "5000".into());
+        assert_eq!(asked(&hour, &present), "3600000", "others changed it");
     }
 
     #[test]
