@@ -59,8 +59,11 @@ e2e: ## Run the end-to-end tests on a Kubernetes of their own (ARGS=NAME for som
 	@scripts/e2e $(ARGS)
 
 .PHONY: soak
-soak: ## The same with KILLS=20 kills for each flush mode
+soak: ## Kill a server KILLS=20 times in each flush mode, then overload, bad peers, malformed frames (about 7 minutes)
 	@GANTRY_KILLS=$(KILLS) scripts/test-kill
+	@scripts/soak-overload
+	@scripts/soak-peers
+	@scripts/soak-frames
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for SECONDS_EACH=20 seconds

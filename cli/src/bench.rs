@@ -7,9 +7,11 @@ mod answer;
 mod compare;
 mod echo;
 mod load;
+mod malformed;
 mod markdown;
 mod measure;
 mod one_thread;
+mod peers;
 mod process;
 mod pull;
 mod ratio;
@@ -49,6 +51,9 @@ pub(crate) enum BenchCommand {
     Suite(suite::SuiteArgs),
     /// Run scenarios against two servers in turn, and show both and their ratio.
     Compare(compare::CompareArgs),
+    /// Peers that are no good clients, for soaks.
+    #[command(hide = true)]
+    Peers(peers::PeersArgs),
     /// The other side of `echo`.
     #[command(hide = true)]
     EchoServer,
@@ -173,6 +178,7 @@ pub(crate) fn run(command: BenchCommand, context: &Context) -> anyhow::Result<()
             let pairs = compare::run(&args)?;
             return context.format.print(&pairs, ratio::Pairs::table);
         }
+        BenchCommand::Peers(args) => vec![peers::run(&args)?],
         BenchCommand::EchoServer => return serve_echo(),
     };
     context.format.print(&rows, |rows| table(rows))

@@ -4,8 +4,11 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    sync::Arc,
 };
 
+use bytes::BytesMut;
+use gantry_remoting::client::{Channel, ChannelSettings, RefuseRequests};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::world::*;
@@ -87,4 +90,40 @@ async fn announced_frames_take_no_memory_before_their_bytes_are_there() {
     assert!(taken < RESIDENT_MAX, "{taken} bytes in memory for {CONNECTIONS} words");
     let taken = program.memory("VmSize").saturating_sub(reserved);
     assert!(taken < RESERVED_MAX, "{taken} bytes reserved for {CONNECTIONS} words");
+}
+
+/// Peers that ask and do not read, what each asks for at once (25 MiB, more than the system holds), and what all of them together may cost: 256 KiB of
+/// answers and one answer more each.
+const SLOW_READERS: usize = 100;
+const PULLS_EACH: usize = 200;
+const UNREAD_MAX: u64 = 100 << 20;
+
+#[tokio::test]
+async fn peers_that_do_not_read_make_the_broker_hold_little() {
+    let dir = tempfile::tempdir().unwrap();
+    let (program, address) = start(dir.path());
+    let channel =
+        Channel::connect(&address, &ChannelSettings::default(), Arc::new(RefuseRequests)).await;
+    let channel = channel.unwrap();
+    let body = "x".repeat(4096);
+    for _ in 0..32 {
+        assert_eq!(code(&channel, send("unread", &[], &body)).await, 0);
+    }
+    let mut pulls = BytesMut::new();
+    for _ in 0..PULLS_EACH {
+        pull("readers", "unread", 0, "*").encode(&mut pulls).unwrap();
+    }
+    let anonymous = program.memory("RssAnon");
+    let mut streams = Vec::new();
+    for _ in 0..SLOW_READERS {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(&pulls).await.unwrap();
+        streams.push(stream);
+    }
+    // The first answers leave when all answers that the broker makes of one read are in its memory.
+    for stream in &streams {
+        soon(stream.readable()).await.unwrap();
+    }
+    let taken = program.memory("RssAnon").saturating_sub(anonymous);
+    assert!(taken < UNREAD_MAX, "{taken} bytes held for {SLOW_READERS} peers that do not read");
 }

@@ -1,0 +1,96 @@
+# Sourced by the soaks: a server of their own, good clients, figures and a verdict.
+# GANTRY_SOAK_BINARY is a `gantry` that is built already; without it one is built for release.
+. scripts/env.sh
+
+if [[ -n "${GANTRY_SOAK_BINARY:-}" ]]; then
+  gantry="$GANTRY_SOAK_BINARY"
+else
+  cargo build --release --locked --quiet -p gantry
+  gantry="$CARGO_TARGET_DIR/release/gantry"
+fi
+
+soak_folder="$(mktemp -d)"
+server_pid=''
+helpers=()
+verdict=0
+# Below the ports that the system gives to clients.
+soak_port="${GANTRY_SOAK_PORT:-19870}"
+
+end_soak() {
+  local pid
+  for pid in "${helpers[@]}" $server_pid; do
+    kill "$pid" 2>/dev/null || true
+  done
+  wait
+  rm -rf "$soak_folder"
+}
+trap end_soak EXIT
+
+# start_server ARGUMENT…: starts a server and waits for its first line.
+start_server() {
+  mkfifo "$soak_folder/ready"
+  "$gantry" standalone --data "$soak_folder/data" --nameserver-port "$soak_port" --remoting-port "$((soak_port + 3))" \
+    --vip-channel false --grpc-port "$((soak_port + 4))" --http-port "$((soak_port + 5))" "$@" \
+    >"$soak_folder/ready" 2>"$soak_folder/server.log" &
+  server_pid=$!
+  local line
+  # The read end stays open for the server's life.
+  exec {ready_fd}<"$soak_folder/ready"
+  if ! read -r line <&"$ready_fd"; then
+    echo "soak: the server did not start:" >&2
+    cat "$soak_folder/server.log" >&2
+    exit 1
+  fi
+  export GANTRY_NAMESERVER="127.0.0.1:$soak_port"
+  remoting="127.0.0.1:$((soak_port + 3))"
+}
+
+# good NAME SECONDS ARGUMENT…: good clients for so long; their figures go to a file of that name.
+good() {
+  local name="$1" seconds="$2"
+  shift 2
+  "$gantry" bench produce --output json --topic soak --duration "${seconds}s" --warm-up 1s "$@" >"$soak_folder/$name.json"
+}
+
+# figure NAME KEY: a number out of a file that `good` or `bad` wrote; 0 when it is not there.
+figure() {
+  awk -v key="\"$2\":" '$1 == key { value = $2 } END { sub(/,$/, "", value); printf "%s\n", value == "" ? 0 : value }' "$soak_folder/$1.json"
+}
+
+# bad NAME SECONDS ARGUMENT…: bad peers for so long, beside what follows.
+bad() {
+  local name="$1" seconds="$2"
+  shift 2
+  "$gantry" bench peers --output json --address "$remoting" --duration "${seconds}s" "$@" >"$soak_folder/$name.json" &
+  helpers+=($!)
+}
+
+# Anonymous memory of the server in KiB.
+memory_kib() { awk '$1 == "RssAnon:" { print $2 }' "/proc/$server_pid/status"; }
+
+# at_least VALUE PERCENT OF: whether VALUE is at least so much of OF.
+at_least() { awk -v value="$1" -v percent="$2" -v of="$3" 'BEGIN { exit !(value >= of * percent / 100) }'; }
+
+# hold WHAT COMMAND…: a promise, printed and remembered.
+hold() {
+  local what="$1"
+  shift
+  if "$@"; then
+    echo "  holds: $what"
+  else
+    echo "  FAILS: $what"
+    verdict=1
+  fi
+}
+
+server_lives() { kill -0 "$server_pid" 2>/dev/null; }
+
+no_panic() { ! grep -q panicked "$soak_folder/server.log"; }
+
+# conclude NAME: the last line, and the exit code.
+conclude() {
+  hold 'the server runs' server_lives
+  hold 'no panic in its log' no_panic
+  if [[ $verdict == 0 ]]; then echo "$1: passed"; else echo "$1: FAILED"; fi
+  exit "$verdict"
+}
