@@ -24,6 +24,7 @@ mod target;
 
 use std::{io, net::TcpListener, sync::atomic::Ordering::Relaxed, thread, time::Duration};
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use self::{
@@ -309,12 +310,20 @@ fn close(connections: &[std::net::TcpStream]) {
 }
 
 /// How to send and read at once.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct EndToEnd {
     /// Whether each pull commits the offset reached.
     pub commit: bool,
     /// Messages that senders may be ahead of the reader, so that it keeps up; only without --rate.
     pub lead_max: Option<u64>,
+    /// Groups that each read everything, over a connection each.
+    pub groups: u32,
+}
+
+impl Default for EndToEnd {
+    fn default() -> Self {
+        Self { commit: false, lead_max: None, groups: 1 }
+    }
 }
 
 /// Sends and reads at once. The first row is about sending, the second about arriving.
@@ -328,16 +337,14 @@ pub(crate) fn end_to_end(
     let mut senders = Shared::new(args.count);
     let readers = Shared::with_clock(senders.clock);
     if let Some(lead_max) = how.lead_max {
-        senders = senders.ahead_of(&readers, lead_max);
+        senders = senders.ahead_of(&readers, lead_max, u64::from(how.groups));
     }
-    let (sending, reading) = (open(target, args.connections)?, open(target, 1)?);
+    let (sending, reading) = (open(target, args.connections)?, open(target, how.groups)?);
     let run = rand::random();
-    let pulls: Vec<_> = target
-        .topics
-        .iter()
-        .take(1)
-        .map(|topic| PullShape {
-            group: "gantry-bench-e2e".into(),
+    let topic = target.topics.first().context("there is at least one topic")?;
+    let pulls: Vec<_> = (0..how.groups)
+        .map(|group| PullShape {
+            group: format!("gantry-bench-e2e-{group}"),
             topic: topic.clone(),
             broker_name: target.broker_name.clone(),
             queues: (0..target.queues)
@@ -384,7 +391,7 @@ pub(crate) fn end_to_end(
             &progress,
         );
         let sent = join(threads);
-        wait_for_rest(&senders, &readers);
+        wait_for_rest(&senders, &readers, u64::from(how.groups));
         readers.stop.store(true, Relaxed);
         close(&reading);
         let arrived = join(pulling);
@@ -421,10 +428,11 @@ fn on_one_thread(
 }
 
 /// Messages in flight at the end of a run arrive soon, or the server lost them.
-fn wait_for_rest(senders: &Shared, readers: &Shared) {
+fn wait_for_rest(senders: &Shared, readers: &Shared, groups: u64) {
     const REST_WAIT_MAX: Duration = Duration::from_secs(5);
     let start = std::time::Instant::now();
-    while readers.done.load(Relaxed) < senders.done.load(Relaxed) && start.elapsed() < REST_WAIT_MAX
+    while readers.done.load(Relaxed) < groups * senders.done.load(Relaxed)
+        && start.elapsed() < REST_WAIT_MAX
     {
         thread::sleep(Duration::from_millis(1));
     }

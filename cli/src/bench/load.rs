@@ -84,6 +84,8 @@ pub(crate) struct Shared {
 struct Lead {
     received: Arc<AtomicU64>,
     messages_max: u64,
+    /// Readers that each get every message.
+    groups: u64,
 }
 
 impl Shared {
@@ -108,14 +110,17 @@ impl Shared {
     }
 
     /// A run whose senders are never more than so many messages ahead of `readers`, what is in flight left out.
-    pub(crate) fn ahead_of(self, readers: &Self, messages_max: u64) -> Self {
-        Self { lead: Some(Lead { received: Arc::clone(&readers.done), messages_max }), ..self }
+    pub(crate) fn ahead_of(self, readers: &Self, messages_max: u64, groups: u64) -> Self {
+        Self {
+            lead: Some(Lead { received: Arc::clone(&readers.done), messages_max, groups }),
+            ..self
+        }
     }
 
     fn is_too_far_ahead(&self) -> bool {
         self.lead.as_ref().is_some_and(|lead| {
             let received = lead.received.load(Relaxed);
-            self.done.load(Relaxed).saturating_sub(received) > lead.messages_max
+            self.done.load(Relaxed).saturating_sub(received / lead.groups) > lead.messages_max
         })
     }
 
@@ -402,4 +407,20 @@ pub(super) fn write_frames(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn senders_wait_for_readers_by_messages_and_not_by_copies_of_them() {
+        let readers = Shared::new(None);
+        let senders = Shared::new(None).ahead_of(&readers, 100, 10);
+        senders.done.store(201, Relaxed);
+        readers.done.store(1_000, Relaxed);
+        assert!(senders.is_too_far_ahead(), "every group has read 100 of 201");
+        readers.done.store(1_010, Relaxed);
+        assert!(!senders.is_too_far_ahead(), "every group has read 101 of 201");
+    }
 }

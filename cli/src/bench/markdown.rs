@@ -95,6 +95,7 @@ RANGE is the least and the greatest rate of all rounds.
 - **W1** produce to one topic of 4 queues, 4 connections with 64 messages in flight each. Due: 100,000/s.
 - **W3** one message in flight, and beside it an echo of the same size over loopback. Due: p50 of at most 150 µs.
 - **W8** one group reads 1,000,000 messages that are there.
+- **W13** W16 with ten groups that each read everything.
 - **W14** memory of a server that was just started, and what connections and topics add to it.
 - **W15** from the start of the process to its first answered send: empty, and after `kill -9` under W1. Afterwards all
   messages are read back and compared with those that were answered, by id, body, order and offset.
@@ -114,7 +115,8 @@ the one that touches the whole heap at the start.
 - **W3** one message in flight; the echo is a plain loopback round trip of the same size.
 - **W4** sent at a fixed rate and read by a consumer that waits: time from the intended send to arrival.
 - **W5** every message on the device before its answer: 1 and 256 in flight.
-- **W7** 64 topics of one queue. **W8** one group reads a backlog. **W16** W1 while one group keeps up.
+- **W7** 64 topics of one queue. **W8** one group reads a backlog. **W13** W1 while ten groups read along.
+- **W16** W1 while one group keeps up.
 
 ";
 

@@ -30,6 +30,8 @@ use crate::{context::Context, exit::Failure, progress::Progress};
 const RECORD_BYTES: u64 = 1_300;
 /// Messages by which a group that keeps up may be behind, in W16: 40 ms at 100,000 a second.
 const LEAD_MAX: u64 = 4_096;
+/// Groups of scenario W13.
+const FAN_OUT: u32 = 10;
 /// Topics and connections of scenario W14.
 const MANY_TOPICS: u32 = 10_000;
 const IDLE_CONNECTIONS: u32 = 1_000;
@@ -51,6 +53,8 @@ pub(crate) enum Scenario {
     W7,
     /// One group reads a warm backlog.
     W8,
+    /// Produce, and ten groups that each read everything.
+    W13,
     /// Memory: idle, with 10,000 topics, with 1,000 idle connections.
     W14,
     /// First send after a start: empty, and after a kill with a filled log.
@@ -175,9 +179,10 @@ impl Suite<'_> {
             Scenario::W5 => self.sync_flush(),
             Scenario::W7 => self.produce("W7", |load| (load.topics, load.queues) = (64, 1)),
             Scenario::W8 => self.backlog(),
+            Scenario::W13 => self.keep_up("W13", FAN_OUT),
             Scenario::W14 => self.memory(),
             Scenario::W15 => self.start_up(),
-            Scenario::W16 => self.keep_up(),
+            Scenario::W16 => self.keep_up("W16", 1),
         }
     }
 
@@ -257,18 +262,18 @@ impl Suite<'_> {
             let subject = self.subject("async")?;
             let load = LoadArgs { rate: Some(rate), connections: 1, ..self.load(subject.pid) };
             let target = target::prepare_at(&subject.nameserver, &load)?;
-            let how = EndToEnd { commit: true, lead_max: None };
+            let how = EndToEnd { commit: true, ..EndToEnd::default() };
             rows.extend(end_to_end("W4", &load, &target, &how)?);
         }
         Ok(rows)
     }
 
-    fn keep_up(&self) -> anyhow::Result<Vec<Row>> {
+    fn keep_up(&self, id: &str, groups: u32) -> anyhow::Result<Vec<Row>> {
         let subject = self.subject("async")?;
         let load = self.load(subject.pid);
         let target = target::prepare_at(&subject.nameserver, &load)?;
-        let how = EndToEnd { commit: true, lead_max: Some(LEAD_MAX) };
-        end_to_end("W16", &load, &target, &how)
+        let how = EndToEnd { commit: true, lead_max: Some(LEAD_MAX), groups };
+        end_to_end(id, &load, &target, &how)
     }
 
     fn sync_flush(&self) -> anyhow::Result<Vec<Row>> {
