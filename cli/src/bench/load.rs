@@ -32,7 +32,7 @@ pub(crate) const OPEN_LOOP_IN_FLIGHT: usize = 4096;
 /// How often a sender that is too far ahead looks whether the readers have come nearer.
 const LEAD_LOOK: Duration = Duration::from_micros(100);
 /// Pieces of one vectored write; the kernel takes 1024.
-pub(super) const WRITE_PIECES_MAX: usize = 1024;
+const WRITE_PIECES_MAX: usize = 1024;
 
 /// Time since the run began, and the wall clock that belongs to it.
 #[derive(Debug, Clone, Copy)]

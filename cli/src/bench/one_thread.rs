@@ -10,14 +10,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{
     answer::AnswerReader,
     load::{
-        ANSWER_TIMEOUT, OPEN_LOOP_IN_FLIGHT, Outcome, Shared, WRITE_PIECES_MAX, silent,
-        take_answers, write_frames,
+        ANSWER_TIMEOUT, OPEN_LOOP_IN_FLIGHT, Outcome, Shared, silent, take_answers, write_frames,
     },
     process,
     pull::{PullShape, Puller},
     request::{SendFrames, SendShape},
 };
 
+/// Messages sent before the connections are looked at again: what is late must not keep the reader from reading.
+const SENT_PER_TURN: usize = 64;
 /// Time after the last answer in which the last messages have to arrive.
 const REST_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -131,7 +132,7 @@ impl<'a> Sender<'a> {
     fn send_due(&mut self) -> io::Result<Option<u64>> {
         let mut batch = Vec::new();
         let now_ns = self.shared.clock.now_ns();
-        while !self.is_spent && batch.len() < WRITE_PIECES_MAX && self.intended_ns() <= now_ns {
+        while !self.is_spent && batch.len() < SENT_PER_TURN && self.intended_ns() <= now_ns {
             let Some(slot) = self.free.pop() else { break };
             if self.shared.take(1) == 0 {
                 self.free.push(slot);
