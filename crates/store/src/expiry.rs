@@ -19,10 +19,10 @@ impl Store {
     /// # Errors
     /// Nothing is hidden; the next call tries again.
     pub fn hide_expired(&self, now: Now) -> Result<usize, RetentionError> {
-        let trusted_ms = self.upkeep.trusted_ms(now);
-        let mut due = Vec::new();
-        for (topic, retention_ms) in self.tables.topics.read().with_retention() {
-            due.push((topic, trusted_ms.saturating_sub(retention_ms)));
+        // Not under the lock of the topics: upkeep asks for it under its own.
+        let mut due = self.tables.topics.read().with_retention();
+        for (_, time_ms) in &mut due {
+            *time_ms = self.upkeep.stored_before(*time_ms, now);
         }
         let mut expired = Vec::new();
         for (topic, before_ms) in due {

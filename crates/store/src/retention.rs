@@ -62,6 +62,35 @@ impl AgeClock {
     }
 }
 
+/// The wall clock as long as it runs evenly, and since when it does. The start of the store counts as a jump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SteadyClock {
+    steady_since_ms: u64,
+    last: Now,
+}
+
+impl SteadyClock {
+    /// Difference between the clocks within one step that counts as a jump; less is the wall clock being steered.
+    const JUMP_MS: u64 = 1_000;
+
+    /// A clock that has just been looked at for the first time.
+    pub fn new(now: Now) -> Self {
+        Self { steady_since_ms: now.wall_ms, last: now }
+    }
+
+    /// The wall time before which everything was stored longer than `age_ms` ago; none before the clock has run
+    /// evenly for that long. What was stored before it did is older than that by then.
+    pub fn stored_before(&mut self, age_ms: u64, now: Now) -> Option<u64> {
+        let passed_ms = now.monotonic_ms.saturating_sub(self.last.monotonic_ms);
+        let expected_ms = self.last.wall_ms.saturating_add(passed_ms);
+        if now.wall_ms.abs_diff(expected_ms) > Self::JUMP_MS {
+            self.steady_since_ms = now.wall_ms;
+        }
+        self.last = now;
+        now.wall_ms.checked_sub(age_ms).filter(|before_ms| *before_ms >= self.steady_since_ms)
+    }
+}
+
 /// Up to where the log may be forgotten for its age or size: the end of a segment, `None` if nothing may go.
 ///
 /// `applied` is the position up to which the views hold everything.
@@ -180,6 +209,7 @@ pub(crate) struct Upkeep {
 
 struct UpkeepState {
     clock: AgeClock,
+    steady: SteadyClock,
     image: Option<ImageAt>,
 }
 
@@ -203,12 +233,16 @@ impl Upkeep {
         let keys = KeyIndex::open(&dir.join("keys"), files, applied.max(log.start()))?;
         let image = named_image.map_or(Ok(None), |begin| image::at(log, begin))?;
         let clock = AgeClock::new(log.last_time_ms(), now);
-        Ok(Self { keys, state: Mutex::new(UpkeepState { clock, image }) })
+        let steady = SteadyClock::new(now);
+        Ok(Self { keys, state: Mutex::new(UpkeepState { clock, steady, image }) })
     }
 
-    /// Time by which messages grow old.
-    pub(crate) fn trusted_ms(&self, now: Now) -> u64 {
-        self.state.lock().clock.advance(now)
+    /// Time before which everything was stored longer than `age_ms` ago, for sure.
+    pub(crate) fn stored_before(&self, age_ms: u64, now: Now) -> u64 {
+        let mut state = self.state.lock();
+        let before_ms = state.clock.advance(now).saturating_sub(age_ms);
+        // The first stays behind by as long as the store was idle and closed: it does not know of that time.
+        state.steady.stored_before(age_ms, now).map_or(before_ms, |steady| steady.max(before_ms))
     }
 }
 
@@ -431,6 +465,29 @@ mod tests {
         assert_eq!(clock.advance(now(1_000 + 500 * HOUR_MS, 10)), 1_010);
         let mut empty = AgeClock::new(0, now(7_000, 0));
         assert_eq!(empty.advance(now(7_001, 1)), 7_001);
+    }
+
+    #[test]
+    fn wall_clock_counts_once_it_has_run_evenly_for_as_long_as_is_asked_for() {
+        let mut clock = SteadyClock::new(now(10 * HOUR_MS, 0));
+        assert_eq!(clock.stored_before(60_000, now(10 * HOUR_MS + 59_999, 59_999)), None);
+        let at_ms = 10 * HOUR_MS + 60_000;
+        assert_eq!(clock.stored_before(60_000, now(at_ms, 60_000)), Some(10 * HOUR_MS));
+        for jumped_ms in [at_ms + HOUR_MS, at_ms - HOUR_MS] {
+            let mut clock = clock;
+            assert_eq!(clock.stored_before(60_000, now(jumped_ms, 60_001)), None);
+            let later = now(jumped_ms + 60_000, 120_001);
+            assert_eq!(clock.stored_before(60_000, later), Some(jumped_ms));
+        }
+    }
+
+    #[test]
+    fn wall_clock_that_is_steered_has_not_jumped() {
+        let mut clock = SteadyClock::new(now(HOUR_MS, 0));
+        for minute in 1..100 {
+            let at = now(HOUR_MS + minute * 60_030, minute * 60_000);
+            assert!(clock.stored_before(60_000, at).is_some(), "{minute}");
+        }
     }
 
     fn segments(last_times_ms: &[u64]) -> Vec<SegmentInfo> {

@@ -185,3 +185,21 @@ fn waiting_message_does_not_expire_and_its_age_counts_from_delivery() {
         assert_eq!(world.read_all(&topic, 0), ["fired"], "{kind:?}");
     }
 }
+
+#[test]
+fn time_in_which_the_store_was_closed_makes_no_later_message_live_longer() {
+    for kind in KINDS {
+        let (mut world, _) = ten_minutes(kind, Some(3 * MINUTE_MS));
+        world.store().close(world.now()).unwrap();
+        world.now_ms += 600 * MINUTE_MS;
+        world.kill();
+        let topic = world.store().topic("orders").unwrap();
+        world.send(&topic, 0, "new");
+        world.now_ms += 2 * MINUTE_MS;
+        hide(&world);
+        assert!(world.read_all(&topic, 0).contains(&"new".to_owned()));
+        world.now_ms += MINUTE_MS + 1;
+        hide(&world);
+        assert_eq!(min(&world, &topic), 11, "{kind:?}: the old ones are older than the new one");
+    }
+}
