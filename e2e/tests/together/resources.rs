@@ -2,7 +2,12 @@
 //! Invariant: a message goes only when a policy says so.
 
 use anyhow::{Result, ensure};
-use gantry_e2e::{Stage, after, cluster, play, settings::JAVA_CLIENTS, topic, until, wait::SOON};
+use gantry_e2e::{
+    Stage, after, cluster, play,
+    settings::JAVA_CLIENTS,
+    topic, until,
+    wait::{LATER, SOON},
+};
 use gantry_resources::{BrokerCluster, ConsumerGroup, Topic};
 use kube::{
     Api,
@@ -172,6 +177,48 @@ async fn read_all(stage: &Stage, topic: &str, count: usize) -> Result<()> {
     let found = after(&printed, "body").len();
     ensure!(found == count, "{found} messages of {count}:\n{printed}");
     Ok(())
+}
+
+/// First and next offsets of a topic's queues, added up.
+async fn offsets(stage: &Stage, topic: &str) -> Result<(u64, u64)> {
+    let printed =
+        stage.run("stats", &stage.gantry(&["topic", "stats", topic, "-o", "json"])).await?;
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&printed)?;
+    let sum = |field: &str| rows.iter().filter_map(|row| row[field].as_u64()).sum();
+    Ok((sum("min_offset"), sum("max_offset")))
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes: run `make e2e`"]
+async fn topics_retention_hides_its_messages_alone_and_one_beyond_the_clusters_is_refused() {
+    play("retention", async |stage| {
+        let retained = |time: &str| {
+            let with = format!("queues: 4, retention: {{ time: {time} }}");
+            topic("short", 4).replace("queues: 4", &with)
+        };
+        stage.shop(1, &["kept"]).await?;
+        stage.apply(&retained("10s")).await?;
+        stage.ready::<Topic>("short", "True").await?;
+        for name in ["kept", "short"] {
+            stage.run("send", &stage.workload(JAVA, &["send", name, "m", "9"])).await?;
+        }
+        until("the messages of 10 s are hidden", LATER, async || {
+            let found = offsets(&stage, "short").await?;
+            ensure!(found == (9, 9), "first and next offsets {found:?}");
+            Ok(())
+        })
+        .await?;
+        read_all(&stage, "kept", 9).await?;
+        stage.apply(&retained("100h")).await?;
+        let refused = stage.ready::<Topic>("short", "False").await?;
+        let conditions = refused.status.map(|status| status.conditions).unwrap_or_default();
+        let said = conditions
+            .iter()
+            .any(|one| one.reason == "BrokerRefused" && one.message.contains("259200000"));
+        ensure!(said, "no condition names what the broker keeps: {conditions:?}");
+        Ok(())
+    })
+    .await;
 }
 
 async fn topics_there(stage: &Stage) -> Result<String> {
