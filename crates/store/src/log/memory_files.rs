@@ -1,7 +1,7 @@
 //! A disk in memory that can fail and crash, for tests and for the simulator.
 //! Invariant: after `crash` a file holds what was synced, and of the rest any subset of sectors, as the seed chooses;
 //! a name that was not synced with its folder may be as before. A failed sync drops what it should have written.
-//! Knows nothing of logs.
+//! Knows nothing of logs; leaves to `crash_states` which states a crash may leave.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +12,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::files::{Files, LogFile, WriteFailure};
-
-/// Smallest piece of a write that a crash keeps or loses as a whole, in bytes.
-const SECTOR_BYTES: u64 = 512;
+use super::{
+    crash_states::Dice,
+    files::{Files, LogFile, WriteFailure},
+};
 
 /// What a fault can strike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,29 +58,48 @@ struct Fault {
     written: usize,
 }
 
-#[derive(Clone)]
-enum Pending {
+/// A change of a file that is not synced.
+pub(super) enum Pending {
     Write { at: u64, bytes: Vec<u8> },
     Length(u64),
 }
 
+/// A change of a folder that is not synced.
+#[derive(Clone)]
+pub(super) enum NameChange {
+    Create { path: PathBuf, id: usize },
+    Rename { from: PathBuf, to: PathBuf },
+    Remove { path: PathBuf },
+}
+
+/// What a file holds. Copies share what has not changed since.
 #[derive(Clone, Default)]
-struct Content {
-    seen: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Pending>,
+pub(super) struct Content {
+    pub(super) seen: Arc<Vec<u8>>,
+    pub(super) durable: Arc<Vec<u8>>,
+    pub(super) pending: Vec<Arc<Pending>>,
 }
 
 impl Content {
+    /// A file of which all is on disk.
+    pub(super) fn synced(bytes: Arc<Vec<u8>>) -> Self {
+        Self { seen: bytes.clone(), durable: bytes, pending: Vec::new() }
+    }
+
+    fn change(&mut self, change: Pending) {
+        change.apply(Arc::make_mut(&mut self.seen));
+        self.pending.push(Arc::new(change));
+    }
+
     fn sync(&mut self) {
         for change in std::mem::take(&mut self.pending) {
-            change.apply(&mut self.durable);
+            change.apply(Arc::make_mut(&mut self.durable));
         }
     }
 }
 
 impl Pending {
-    fn apply(&self, to: &mut Vec<u8>) {
+    pub(super) fn apply(&self, to: &mut Vec<u8>) {
         match self {
             Self::Length(bytes) => to.resize(*bytes as usize, 0),
             Self::Write { at, bytes } => put(to, *at as usize, bytes),
@@ -88,25 +107,77 @@ impl Pending {
     }
 }
 
-fn put(to: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+impl NameChange {
+    /// Does nothing when the name that it changes is not there, because the change that made it is lost.
+    pub(super) fn apply(&self, names: &mut Names) {
+        match self {
+            Self::Create { path, id } => _ = names.insert(path.clone(), *id),
+            Self::Remove { path } => _ = names.remove(path),
+            Self::Rename { from, to } => {
+                if let Some(id) = names.remove(from) {
+                    names.insert(to.clone(), id);
+                }
+            }
+        }
+    }
+
+    fn is_in(&self, dir: &Path) -> bool {
+        let (Self::Create { path, .. } | Self::Rename { to: path, .. } | Self::Remove { path }) =
+            self;
+        path.parent() == Some(dir)
+    }
+}
+
+pub(super) fn put(to: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     if to.len() < at + bytes.len() {
         to.resize(at + bytes.len(), 0);
     }
     to[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-type Names = BTreeMap<PathBuf, usize>;
+pub(super) type Names = BTreeMap<PathBuf, usize>;
+
+/// The disk at one moment: what is seen, what is durable, and what lies between the two.
+#[derive(Clone, Default)]
+pub(super) struct Image {
+    names: Names,
+    pub(super) durable_names: Names,
+    pub(super) name_changes: Vec<NameChange>,
+    pub(super) contents: Vec<Content>,
+}
+
+impl Image {
+    /// A disk on which all is synced.
+    pub(super) fn synced(names: Names, contents: Vec<Content>) -> Self {
+        Self { durable_names: names.clone(), names, name_changes: Vec::new(), contents }
+    }
+
+    fn rename_with(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.name_changes.push(change);
+    }
+
+    fn sync_dir(&mut self, dir: &Path) {
+        let durable_names = &mut self.durable_names;
+        self.name_changes.retain(|change| {
+            let is_synced = change.is_in(dir);
+            if is_synced {
+                change.apply(durable_names);
+            }
+            !is_synced
+        });
+    }
+}
 
 #[derive(Default)]
 struct State {
-    names: Names,
-    /// Every state of the names since the folders were last synced, the synced one first.
-    names_before: Vec<Names>,
-    contents: Vec<Content>,
+    image: Image,
     faults: Vec<Fault>,
     asked: Vec<Asked>,
     free_space: Option<u64>,
     is_cold: bool,
+    /// The disk after each change since recording began.
+    stops: Option<Vec<Image>>,
 }
 
 /// The disk. Clones share it.
@@ -145,10 +216,37 @@ impl MemoryFiles {
         self.0.lock().asked.clone()
     }
 
+    /// Keeps the disk as it is from here on after each change, for `stop`.
+    pub fn record(&self) {
+        let state = &mut *self.0.lock();
+        state.stops = Some(vec![state.image.clone()]);
+    }
+
+    /// Number of changes since recording began: the last one that `stop` knows.
+    pub fn changes(&self) -> usize {
+        self.0.lock().stops.as_ref().map_or(0, |stops| stops.len() - 1)
+    }
+
+    /// The disk as it was after the first `changes` changes.
+    pub(super) fn image_after(&self, changes: usize) -> Option<Image> {
+        self.0.lock().stops.as_ref()?.get(changes).cloned()
+    }
+
+    /// A disk that is as `image` says.
+    pub(super) fn of(image: Image) -> Self {
+        Self(Arc::new(Mutex::new(State { image, ..State::default() })))
+    }
+
     /// A file's bytes as a reader sees them.
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.0.lock();
-        state.names.get(path).map(|id| state.contents[*id].seen.clone())
+        let id = state.image.names.get(path)?;
+        Some(state.image.contents[*id].seen.to_vec())
+    }
+
+    /// Every file that a reader sees.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.0.lock().image.names.keys().cloned().collect()
     }
 
     /// Whether reads have to wait, as when the system has nothing in memory.
@@ -159,11 +257,10 @@ impl MemoryFiles {
     /// Changes a file behind the store's back, as rot does: also in what was synced.
     pub fn damage(&self, path: &Path, change: impl Fn(&mut Vec<u8>)) {
         let state = &mut *self.0.lock();
-        if let Some(id) = state.names.get(path) {
-            let content = &mut state.contents[*id];
-            content.sync();
-            change(&mut content.seen);
-            content.durable = content.seen.clone();
+        if let Some(id) = state.image.names.get(path) {
+            let mut bytes = state.image.contents[*id].seen.to_vec();
+            change(&mut bytes);
+            state.image.contents[*id] = Content::synced(Arc::new(bytes));
         }
     }
 
@@ -171,87 +268,19 @@ impl MemoryFiles {
     #[must_use]
     pub fn copy(&self) -> Self {
         let state = self.0.lock();
-        let contents = state
-            .contents
-            .iter()
-            .map(|c| Content { seen: c.seen.clone(), durable: c.seen.clone(), pending: Vec::new() })
-            .collect();
-        Self(Arc::new(Mutex::new(State {
-            names: state.names.clone(),
-            names_before: vec![state.names.clone()],
-            contents,
-            free_space: state.free_space,
-            ..State::default()
-        })))
+        let contents = state.image.contents.iter().map(|c| Content::synced(c.seen.clone()));
+        let image = Image::synced(state.image.names.clone(), contents.collect());
+        let copy = State { image, free_space: state.free_space, ..State::default() };
+        Self(Arc::new(Mutex::new(copy)))
     }
 
     /// The disk as it may be found after the power failed now. `seed` chooses what is kept of the unsynced.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
         let state = self.0.lock();
-        let mut dice = Dice::new(seed);
-        let mut names = state.names_before.clone();
-        names.push(state.names.clone());
-        let names = names.swap_remove(dice.below(names.len() as u64) as usize);
-        let contents = state
-            .contents
-            .iter()
-            .map(|content| {
-                let mut durable = content.durable.clone();
-                for change in &content.pending {
-                    crash_change(change, &mut durable, &mut dice);
-                }
-                Content { seen: durable.clone(), durable, pending: Vec::new() }
-            })
-            .collect();
-        Self(Arc::new(Mutex::new(State {
-            names_before: vec![names.clone()],
-            names,
-            contents,
-            free_space: state.free_space,
-            ..State::default()
-        })))
-    }
-}
-
-/// Keeps any of the sectors that the change touched; most crashes keep all or none.
-fn crash_change(change: &Pending, durable: &mut Vec<u8>, dice: &mut Dice) {
-    let mood = dice.below(4);
-    match change {
-        Pending::Length(_) if mood == 0 => {}
-        Pending::Length(_) => change.apply(durable),
-        Pending::Write { at, bytes } => {
-            let mut from = 0;
-            while from < bytes.len() {
-                let sector_end = (*at + from as u64) / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES;
-                let to = bytes.len().min((sector_end - *at) as usize);
-                let is_kept = match mood {
-                    0 => false,
-                    1 => true,
-                    _ => dice.below(2) == 0,
-                };
-                if is_kept {
-                    put(durable, *at as usize + from, &bytes[from..to]);
-                }
-                from = to;
-            }
-        }
-    }
-}
-
-/// A small generator of repeatable choices (xorshift64*).
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
+        let image = state.image.crash(&mut Dice::new(seed));
+        let crashed = State { image, free_space: state.free_space, ..State::default() };
+        Self(Arc::new(Mutex::new(crashed)))
     }
 }
 
@@ -270,12 +299,24 @@ impl State {
     }
 
     fn id(&self, path: &Path) -> io::Result<usize> {
-        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.image.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn rename_with(&mut self, change: impl FnOnce(&mut Names)) {
-        self.names_before.push(self.names.clone());
-        change(&mut self.names);
+    fn rename_with(&mut self, change: NameChange) {
+        self.image.rename_with(change);
+        self.note_change();
+    }
+
+    /// Changes a file.
+    fn change(&mut self, id: usize, change: impl FnOnce(&mut Content)) {
+        change(&mut self.image.contents[id]);
+        self.note_change();
+    }
+
+    fn note_change(&mut self) {
+        if let Some(stops) = &mut self.stops {
+            stops.push(self.image.clone());
+        }
     }
 }
 
@@ -294,23 +335,20 @@ impl Files for MemoryFiles {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         let state = &mut *self.0.lock();
         state.ask(Operation::Create, path, 0).map_err(|f| f.error())?;
-        if state.names.contains_key(path) {
+        if state.image.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let id = state.contents.len();
-        state.contents.push(Content::default());
-        state.rename_with(|names| _ = names.insert(path.to_owned(), id));
+        let id = state.image.contents.len();
+        state.image.contents.push(Content::default());
+        state.rename_with(NameChange::Create { path: path.to_owned(), id });
         Ok(Arc::new(MemoryFile { disk: self.clone(), path: path.to_owned(), id }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let state = &mut *self.0.lock();
         state.ask(Operation::Rename, from, 0).map_err(|f| f.error())?;
-        let id = state.id(from)?;
-        state.rename_with(|names| {
-            names.remove(from);
-            names.insert(to.to_owned(), id);
-        });
+        state.id(from)?;
+        state.rename_with(NameChange::Rename { from: from.to_owned(), to: to.to_owned() });
         Ok(())
     }
 
@@ -318,13 +356,13 @@ impl Files for MemoryFiles {
         let state = &mut *self.0.lock();
         state.ask(Operation::Remove, path, 0).map_err(|f| f.error())?;
         state.id(path)?;
-        state.rename_with(|names| _ = names.remove(path));
+        state.rename_with(NameChange::Remove { path: path.to_owned() });
         Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.0.lock();
-        let inside = state.names.keys().filter(|path| path.parent() == Some(dir));
+        let inside = state.image.names.keys().filter(|path| path.parent() == Some(dir));
         Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
     }
 
@@ -335,7 +373,8 @@ impl Files for MemoryFiles {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let state = &mut *self.0.lock();
         state.ask(Operation::SyncDir, dir, 0).map_err(|f| f.error())?;
-        state.names_before.clear();
+        state.image.sync_dir(dir);
+        state.note_change();
         Ok(())
     }
 
@@ -354,7 +393,7 @@ impl LogFile for MemoryFile {
     fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<usize> {
         let state = &mut *self.disk.0.lock();
         state.ask(Operation::Read, &self.path, out.len() as u64).map_err(|f| f.error())?;
-        let seen = &state.contents[self.id].seen;
+        let seen = &state.image.contents[self.id].seen;
         let from = seen.len().min(at as usize);
         let count = out.len().min(seen.len() - from);
         out[..count].copy_from_slice(&seen[from..from + count]);
@@ -370,10 +409,8 @@ impl LogFile for MemoryFile {
         let state = &mut *self.disk.0.lock();
         let fault = state.ask(Operation::Write, &self.path, bytes.len() as u64).err();
         let written = fault.as_ref().map_or(bytes.len(), |f| f.written.min(bytes.len()));
-        let content = &mut state.contents[self.id];
         let change = Pending::Write { at, bytes: bytes[..written].to_vec() };
-        change.apply(&mut content.seen);
-        content.pending.push(change);
+        state.change(self.id, |content| content.change(change));
         match fault {
             None => Ok(()),
             Some(fault) => Err(WriteFailure { written, source: fault.error() }),
@@ -383,25 +420,22 @@ impl LogFile for MemoryFile {
     fn sync_data(&self) -> io::Result<()> {
         let state = &mut *self.disk.0.lock();
         let outcome = state.ask(Operation::Sync, &self.path, 0).map_err(|f| f.error());
-        let content = &mut state.contents[self.id];
-        match &outcome {
+        state.change(self.id, |content| match &outcome {
             Ok(()) => content.sync(),
             // As Linux does it: the pages count as clean from here on, and no later sync writes them.
             Err(_) => content.pending.clear(),
-        }
+        });
         outcome
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.0.lock().contents[self.id].seen.len() as u64)
+        Ok(self.disk.0.lock().image.contents[self.id].seen.len() as u64)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let state = &mut *self.disk.0.lock();
         state.ask(Operation::Resize, &self.path, bytes).map_err(|f| f.error())?;
-        let content = &mut state.contents[self.id];
-        Pending::Length(bytes).apply(&mut content.seen);
-        content.pending.push(Pending::Length(bytes));
+        state.change(self.id, |content| content.change(Pending::Length(bytes)));
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 
 mod batch;
 mod blocks;
+pub mod crash_states;
 pub mod files;
 pub mod memory_files;
 mod own;

@@ -1,7 +1,7 @@
 //! Power cuts: any subset of unsynced sectors and names may be gone, and the log is a prefix of what was appended.
 
 use super::*;
-use crate::log::memory_files::Dice;
+use crate::log::crash_states::Dice;
 
 /// What was appended, with its position, and how much of it had been synced.
 #[derive(Default)]
