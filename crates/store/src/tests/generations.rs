@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use gantry_model::{GroupConfig, GroupName, QueueId, QueueOffset};
 
-use super::world::{KINDS, Kind, World, commit};
+use super::world::{KINDS, Kind, World, commit, kept_entries};
 use crate::{AppendError, log::Walked};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -46,14 +46,8 @@ fn aged(kind: Kind) -> World {
 }
 
 fn entries(world: &World) -> Vec<String> {
-    let start = world.store().log_start().0;
-    let first_kept = format!("{:02x?}", start.to_be_bytes());
-    let is_kept = |line: &String| {
-        // A queue entry's value begins with the position; both are lists of two-digit numbers of the same length.
-        let value = line.rsplit('[').next().unwrap_or_default();
-        !line.starts_with("queue") || value[..30] >= first_kept[1..31]
-    };
-    world.dump().into_iter().filter(is_kept).collect()
+    world.settle();
+    kept_entries(world.store())
 }
 
 #[test]

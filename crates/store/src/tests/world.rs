@@ -270,6 +270,17 @@ pub(super) fn fire(
     store.append(&mut batch, now)
 }
 
+/// Every entry of the views, without those of messages that the log has forgotten.
+pub(super) fn kept_entries(store: &Store) -> Vec<String> {
+    let first_kept = format!("{:02x?}", store.log_start().0.to_be_bytes());
+    let is_kept = |line: &String| {
+        // A queue entry's value begins with the position; both are lists of two-digit numbers of the same length.
+        let value = line.rsplit('[').next().unwrap_or_default();
+        !line.starts_with("queue") || value[..30] >= first_kept[1..31]
+    };
+    dump(&*store.views).unwrap().into_iter().filter(is_kept).collect()
+}
+
 pub(super) fn body_of(record: &RecordView<'_>) -> String {
     String::from_utf8(record.body().to_vec()).unwrap()
 }

@@ -54,6 +54,13 @@ impl MemoryViews {
         Self::default()
     }
 
+    /// The views as they are, as if they were flushed.
+    #[must_use]
+    pub fn settled(&self) -> Self {
+        let live = self.live.read().clone();
+        Self { live: RwLock::new(live.clone()), flushed: RwLock::new(live) }
+    }
+
     /// The views that a crash at this moment would leave.
     #[must_use]
     pub fn after_crash(&self) -> Self {
