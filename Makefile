@@ -50,6 +50,10 @@ test-java: ## Run RocketMQ's Java clients against a server (ARGS=SCENARIO… for
 test-kill: ## Kill a server under load and check that no answered message is lost
 	@scripts/test-kill
 
+.PHONY: test-planted
+test-planted: ## Plant three bugs in the store, one by one, and check that its tests find each (about 5 minutes)
+	@scripts/test-planted $(ARGS)
+
 .PHONY: test-instructions
 test-instructions: ## Count the instructions of a fixed replay, fail on 5 % more (GANTRY_UPDATE=1 accepts)
 	@scripts/test-instructions

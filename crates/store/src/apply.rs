@@ -10,7 +10,8 @@ use hashbrown::HashMap;
 use crate::{
     batch::Ends,
     change::TimerSet,
-    queues::{Queue, Queues},
+    planted::VIEW_APPLIED_TWICE,
+    queues::{Queue, Queues, stored_next},
     ring::{Place, Side},
     state::{self, Counters, StateEntry},
     timers,
@@ -95,8 +96,8 @@ impl Applier {
             filled.records += 1;
             filled.applied = end;
         }
-        self.put_next_offsets();
-        if filled.records > 0 {
+        self.put_next_offsets(views)?;
+        if filled.records > 0 && !VIEW_APPLIED_TWICE {
             self.batch.set_applied(filled.applied);
         }
         Ok(filled)
@@ -151,11 +152,18 @@ impl Applier {
         Ok(())
     }
 
-    fn put_next_offsets(&mut self) {
+    fn put_next_offsets(&mut self, views: &dyn ViewRead) -> Result<(), ViewError> {
         for touched in self.touched.values().filter(|touched| touched.count > 0) {
-            let next = touched.queue.state.lock().base + touched.count as u64;
-            put_next(&mut self.batch, touched.queue.topic, touched.queue.id, QueueOffset(next));
+            let (topic, queue) = (touched.queue.topic, touched.queue.id);
+            let base = if VIEW_APPLIED_TWICE {
+                stored_next((topic, queue), views)?.unwrap_or(0)
+            } else {
+                touched.queue.state.lock().base
+            };
+            let next = base + touched.count as u64;
+            put_next(&mut self.batch, topic, queue, QueueOffset(next));
         }
+        Ok(())
     }
 }
 

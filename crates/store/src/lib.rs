@@ -14,6 +14,7 @@ pub mod keys;
 pub mod log;
 mod offsets;
 mod options;
+mod planted;
 mod queues;
 mod read;
 mod recover;

@@ -164,7 +164,10 @@ impl Slots {
 }
 
 /// Next offset that the views hold. It outlives the queue's messages.
-fn stored_next((topic, queue): Key, views: &dyn ViewRead) -> Result<Option<u64>, ViewError> {
+pub(crate) fn stored_next(
+    (topic, queue): Key,
+    views: &dyn ViewRead,
+) -> Result<Option<u64>, ViewError> {
     let key = layout::next_key(topic, queue);
     let value = views.get(View::Meta, &key)?;
     value.map(|value| layout::decode_u64(View::Meta, &key, &value)).transpose()

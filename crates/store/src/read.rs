@@ -12,6 +12,7 @@ use crate::{
     change::{self, key_hash},
     errors::ReadError,
     log::{self, Patience, RECORD_BYTES_LIMIT, SegmentInfo, Walked},
+    planted::verify,
     queues::{Queue, scan_stored},
     store::Store,
     topics::Topic,
@@ -135,7 +136,7 @@ impl Store {
         let mut at = before;
         for entry in run {
             let end = at + entry.size as usize;
-            if let Err(error) = RecordView::verify(&out[at..end], entry.position) {
+            if let Err(error) = verify(&out[at..end], entry.position) {
                 out.truncate(before);
                 if run.len() > 1 {
                     return self.read_each(run, patience, out).map(Some);
@@ -247,7 +248,7 @@ impl Store {
         let mut out = BytesMut::new();
         let outcome = self.read_sized(position, &mut out);
         let reason = match outcome {
-            Ok(()) => match RecordView::verify(&out, position) {
+            Ok(()) => match verify(&out, position) {
                 Ok(_) => return Ok(Some(out.freeze())),
                 Err(error) => error.to_string(),
             },

@@ -26,6 +26,7 @@ use crate::{
         files::{Files, StdFiles},
     },
     options::{Flush, Now, StoreOptions},
+    planted::VIEW_APPLIED_TWICE,
     queues::Queues,
     recover::{Restored, restore},
     retention::Upkeep,
@@ -34,7 +35,7 @@ use crate::{
     timers::{Pending, Timers},
     topics::{DataVersion, Topic},
     types::{Damage, Maintenance, OpenReport, StoreStatus, Timer},
-    views::{ViewError, ViewStore},
+    views::{ViewBatch, ViewError, ViewStore},
 };
 
 /// Damaged places remembered; the count goes on.
@@ -306,6 +307,11 @@ impl Store {
         }
         applier.sides.truncate(filled.sides);
         self.views.apply(applier.batch())?;
+        if VIEW_APPLIED_TWICE {
+            let mut position = ViewBatch::new();
+            position.set_applied(filled.applied);
+            self.views.apply(&position)?;
+        }
         self.settle_applied(&mut applying.applier, filled.records);
         applying.records += filled.records as u64;
         self.applied.store(filled.applied.0, Ordering::Release);

@@ -13,6 +13,7 @@ use super::{
     own::{self, Own, StoreId},
     segment::{Segment, segment_path},
 };
+use crate::planted::verify;
 
 /// Bytes that one read of the disk asks for.
 const READ_BYTES: usize = 1024 * 1024;
@@ -95,7 +96,7 @@ impl Walker {
         let Some(bytes) = bytes.get(..size as usize) else {
             return Ok(Step::Bad(DamageReason::Truncated));
         };
-        Ok(match RecordView::verify(bytes, PhysicalOffset(at)) {
+        Ok(match verify(bytes, PhysicalOffset(at)) {
             Ok(record) if at == segment.base && record.topic() != own::SEGMENT_TOPIC => {
                 Step::Bad(DamageReason::Header)
             }

@@ -23,6 +23,7 @@ use super::{
     reader::{RecordCursor, Walker},
     segment::Segment,
 };
+use crate::planted::sync_data;
 
 /// The shared side of the log. Clones are the same log.
 #[derive(Clone)]
@@ -124,9 +125,7 @@ impl Shared {
             .cloned()
             .collect();
         for segment in dirty {
-            segment
-                .file
-                .sync_data()
+            sync_data(&*segment.file)
                 .map_err(|source| self.stop(Stopped::new("sync", &segment.path, source)))?;
         }
         self.synced.store(to, Ordering::Release);

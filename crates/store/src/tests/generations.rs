@@ -10,8 +10,9 @@ use crate::{AppendError, log::Walked};
 const HOUR_MS: u64 = 3_600_000;
 const IDLE_MESSAGES: u64 = 1000;
 const TIMERS: u64 = 20;
+const GENERATIONS: u32 = 10;
 
-/// State of every sort, then so much traffic that the log has forgotten where that state was made, three times over.
+/// State of every sort, then so much traffic that the log has forgotten where that state was made, ten times over.
 fn aged(kind: Kind) -> World {
     let mut world = World::with(kind, |options| options.retention.age_ms = HOUR_MS);
     let idle = world.topic("idle", 1);
@@ -28,7 +29,13 @@ fn aged(kind: Kind) -> World {
     }
     world.topic("short-lived", 1);
     world.store().delete_topic("short-lived", world.now()).unwrap();
-    for generation in 1..=3 {
+    let reborn = world.topic("reborn", 1);
+    world.send(&reborn, 0, "first life");
+    world.store().commit_offsets(&[commit("g1", &reborn, 0, 1)], world.now()).unwrap();
+    world.store().delete_topic("reborn", world.now()).unwrap();
+    let reborn = world.topic("reborn", 2);
+    world.send(&reborn, 1, "second life");
+    for generation in 1..=GENERATIONS {
         let start = world.store().log_start();
         let busy = world.topic("busy", 3);
         for n in 0..150_u32 {
@@ -51,7 +58,7 @@ fn entries(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn all_entries_are_equal_when_the_views_are_rebuilt_after_three_generations_have_gone() {
+fn all_entries_are_equal_when_the_views_are_rebuilt_after_ten_generations_have_gone() {
     for kind in KINDS {
         let mut world = aged(kind);
         let before = entries(&world);
@@ -63,8 +70,27 @@ fn all_entries_are_equal_when_the_views_are_rebuilt_after_three_generations_have
         assert_eq!(store.offset("g2", &idle, QueueId(0)), Some(QueueOffset(321)));
         assert_eq!(store.groups().len(), 2);
         assert!(store.topic("short-lived").is_none());
+        let reborn = store.topic("reborn").unwrap();
+        assert_eq!(store.offset("g1", &reborn, QueueId(0)), None, "that was its first life's");
+        let bounds = [0, 1].map(|queue| store.queue_bounds(&reborn, QueueId(queue)).unwrap().max.0);
+        assert_eq!(bounds, [0, 1]);
         let again = world.topic("short-lived", 1);
         assert!(again.id > store.topic("busy").unwrap().id, "an id is never given twice");
+    }
+}
+
+#[test]
+fn empty_store_that_is_filled_from_the_segments_alone_is_the_store_they_come_from() {
+    for kind in KINDS {
+        let world = aged(kind);
+        let before = entries(&world);
+        let copy = World::with_files(kind, &world.options, world.now_ms, |name| name == "log");
+        assert_eq!(entries(&copy), before, "{kind:?}");
+        let idle = copy.store().topic("idle").unwrap();
+        copy.send(&idle, 0, "thousandth");
+        copy.settle();
+        let (_, bodies) = copy.read(&idle, 0, IDLE_MESSAGES);
+        assert_eq!(bodies, ["thousandth"], "{kind:?}");
     }
 }
 

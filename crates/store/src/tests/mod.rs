@@ -3,6 +3,7 @@
 //! Leaves the log's own promises to the log.
 
 mod crash_states;
+mod derived;
 mod expiry;
 mod generations;
 mod offsets;

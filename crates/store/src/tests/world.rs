@@ -57,6 +57,33 @@ impl World {
         world
     }
 
+    /// A world on a copy of those folders of another store that `is_wanted` names.
+    pub(super) fn with_files(
+        kind: Kind,
+        from: &StoreOptions,
+        now_ms: u64,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(&from.dir).unwrap() {
+            let entry = entry.unwrap();
+            let is_dir = entry.file_type().unwrap().is_dir();
+            if is_dir && is_wanted(&entry.file_name().to_string_lossy()) {
+                let to = dir.path().join(entry.file_name());
+                std::fs::create_dir(&to).unwrap();
+                copy_tree(&entry.path(), &to);
+            }
+        }
+        let options = StoreOptions { dir: dir.path().into(), ..from.clone() };
+        let views = match kind {
+            Kind::Memory => Views::Memory(Arc::default()),
+            Kind::Rocks => Views::Rocks,
+        };
+        let mut world = Self { dir, options, views, store: None, now_ms };
+        world.open();
+        world
+    }
+
     pub(super) fn store(&self) -> &Store {
         self.store.as_deref().unwrap()
     }
@@ -86,6 +113,16 @@ impl World {
             Store::open_on(self.options.clone(), views, files, self.now()).unwrap();
         self.store = Some(store);
         report
+    }
+
+    /// Lets go of the store, which is closed or has no need to be.
+    pub(super) fn stop(&mut self) {
+        self.store = None;
+    }
+
+    /// Opens the store that was stopped.
+    pub(super) fn start(&mut self) -> crate::OpenReport {
+        self.open()
     }
 
     /// Closes the store and opens it again.

@@ -57,6 +57,11 @@ impl std::fmt::Debug for RocksViews {
 impl RocksViews {
     /// Opens the views in `dir`, or makes them. Damaged ones are thrown away: the log holds all that they held.
     pub fn open(dir: &Path, memory: RocksMemory) -> Result<Self, ViewError> {
+        if lacks_a_view(dir) {
+            // It would come back empty among views that say how far all of them are applied.
+            tracing::warn!(dir = %dir.display(), "a view is missing, and all are made again");
+            std::fs::remove_dir_all(dir).map_err(|source| failed("clear", source))?;
+        }
         match Self::try_open(dir, memory) {
             Err(error) if is_damage(&error) => {
                 tracing::warn!(dir = %dir.display(), %error, "the views are damaged and made again");
@@ -161,6 +166,12 @@ fn family_options(
     options.set_write_buffer_size(memory.write_bytes / 2);
     options.set_max_write_buffer_number(3);
     Ok(options)
+}
+
+/// Whether there are views, and not all of them. What cannot be read counts as none: opening it tells why.
+fn lacks_a_view(dir: &Path) -> bool {
+    DB::list_cf(&Options::default(), dir)
+        .is_ok_and(|found| !View::ALL.iter().all(|view| found.iter().any(|f| f == view.name())))
 }
 
 /// Whether making the views again helps.
