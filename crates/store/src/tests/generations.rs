@@ -10,10 +10,11 @@ use crate::{AppendError, log::Walked};
 const HOUR_MS: u64 = 3_600_000;
 const IDLE_MESSAGES: u64 = 1000;
 const TIMERS: u64 = 20;
-const GENERATIONS: u32 = 10;
+const MANY: u32 = 10;
+const FEW: u32 = 2;
 
-/// State of every sort, then so much traffic that the log has forgotten where that state was made, ten times over.
-fn aged(kind: Kind) -> World {
+/// State of every sort, then so much traffic that the log has forgotten where that state was made, some times over.
+fn aged(kind: Kind, generations: u32) -> World {
     let mut world = World::with(kind, |options| options.retention.age_ms = HOUR_MS);
     let idle = world.topic("idle", 1);
     for n in 0..IDLE_MESSAGES {
@@ -35,7 +36,7 @@ fn aged(kind: Kind) -> World {
     world.store().delete_topic("reborn", world.now()).unwrap();
     let reborn = world.topic("reborn", 2);
     world.send(&reborn, 1, "second life");
-    for generation in 1..=GENERATIONS {
+    for generation in 1..=generations {
         let start = world.store().log_start();
         let busy = world.topic("busy", 3);
         for n in 0..150_u32 {
@@ -60,7 +61,7 @@ fn entries(world: &World) -> Vec<String> {
 #[test]
 fn all_entries_are_equal_when_the_views_are_rebuilt_after_ten_generations_have_gone() {
     for kind in KINDS {
-        let mut world = aged(kind);
+        let mut world = aged(kind, MANY);
         let before = entries(&world);
         let report = world.lose_views();
         assert!(report.views_rebuilt, "{kind:?}");
@@ -82,7 +83,7 @@ fn all_entries_are_equal_when_the_views_are_rebuilt_after_ten_generations_have_g
 #[test]
 fn empty_store_that_is_filled_from_the_segments_alone_is_the_store_they_come_from() {
     for kind in KINDS {
-        let world = aged(kind);
+        let world = aged(kind, MANY);
         let before = entries(&world);
         let copy = World::with_files(kind, &world.options, world.now_ms, |name| name == "log");
         assert_eq!(entries(&copy), before, "{kind:?}");
@@ -97,7 +98,7 @@ fn empty_store_that_is_filled_from_the_segments_alone_is_the_store_they_come_fro
 #[test]
 fn kill_after_segments_have_gone_needs_no_rebuild_and_headers_name_the_newest_image() {
     for kind in KINDS {
-        let mut world = aged(kind);
+        let mut world = aged(kind, FEW);
         let before = entries(&world);
         let named = world.store().log.segments().last().and_then(|last| last.newest_image);
         assert!(named.is_some(), "{kind:?}");
@@ -110,7 +111,7 @@ fn kill_after_segments_have_gone_needs_no_rebuild_and_headers_name_the_newest_im
 #[test]
 fn next_message_of_an_idle_queue_gets_offset_1000_after_all_of_its_messages_have_gone() {
     for kind in KINDS {
-        let mut world = aged(kind);
+        let mut world = aged(kind, FEW);
         world.lose_views();
         let idle = world.store().topic("idle").unwrap();
         let bounds = world.store().queue_bounds(&idle, QueueId(0)).unwrap();
@@ -126,7 +127,7 @@ fn next_message_of_an_idle_queue_gets_offset_1000_after_all_of_its_messages_have
 fn pending_timers_survive_every_generation_and_each_fires_once() {
     for kind in KINDS {
         for is_rebuilt in [false, true] {
-            let mut world = aged(kind);
+            let mut world = aged(kind, FEW);
             if is_rebuilt {
                 world.lose_views();
             }
@@ -176,4 +177,40 @@ fn log_that_is_small_beside_its_image_waits_and_images_stay_a_small_part_of_it()
     assert!(store.log_start().0 > 0 && image_bytes > 0, "{topics:?}");
     // The log keeps what lies behind its newest image: at most one image for each 16 times its size, and the newest.
     assert!(image_bytes < 2 * 2000 * 64, "{image_bytes} bytes of images");
+}
+
+#[test]
+fn images_and_carried_timers_are_at_most_6_percent_of_what_is_written() {
+    // Some 6 MiB of log are kept; 500 timers, and 1,000 queues with an offset each, are in it at any time.
+    const SENDS_KEPT: u64 = 800;
+    const PARKED: u64 = 500;
+    let mut world = World::with(Kind::Memory, |options| options.retention.age_ms = HOUR_MS);
+    let idle = world.topic("idle", 1000);
+    for queue in 0..1000 {
+        world.send(&idle, queue, "idle");
+        world.store().commit_offsets(&[commit("g", &idle, queue, 1)], world.now()).unwrap();
+    }
+    (0..PARKED).for_each(|n| _ = world.park("idle", 10 + n));
+    let busy = world.topic("busy", 4);
+    let (body, begun) = ("x".repeat(4000), world.store().written());
+    let (mut upkeep_bytes, mut carried, mut images) = (0, 0, 0_u64);
+    for n in 0..SENDS_KEPT * u64::from(MANY + 1) {
+        world.send(&busy, (n % 4) as u32, &body);
+        world.now_ms += HOUR_MS / SENDS_KEPT;
+        if n % 50 == 0 {
+            world.settle();
+            let before = world.store().written();
+            let done = world.store().maintain(world.now()).unwrap();
+            upkeep_bytes += world.store().written().0 - before.0;
+            carried += done.timers_carried;
+            images += u64::from(done.image_written);
+        }
+    }
+    let written_bytes = world.store().written().0 - begun.0;
+    println!("{upkeep_bytes} of {written_bytes} bytes: {images} images, {carried} timers carried");
+    assert!(
+        carried >= PARKED * (u64::from(MANY) - 1) && images >= u64::from(MANY),
+        "{images} {carried}"
+    );
+    assert!(upkeep_bytes * 100 <= written_bytes * 6, "{upkeep_bytes} of {written_bytes} bytes");
 }

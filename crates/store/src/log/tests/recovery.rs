@@ -47,6 +47,33 @@ fn torn_tail_is_cut_at_every_length_of_the_last_record() {
 }
 
 #[test]
+fn torn_tail_in_a_file_that_is_written_again_is_cut_wherever_its_old_bytes_show() {
+    let mut world = World::new();
+    for body in 0..3 {
+        world.append_synced(&[&[body; 100], &[body; 3300]]);
+    }
+    let old = world.disk.bytes(Path::new("/log/00000000000000000000")).unwrap();
+    world.writer.unlink_before(PhysicalOffset(SEGMENT_BYTES)).unwrap();
+    world.append_synced(&[&[8; 100]]);
+    world.append_synced(&[&[9; 600]]);
+    let last = world.append(&[&[10; 100]])[0];
+    let end = world.log.written().0;
+    let (path, at) = world.place(last.0);
+    assert_eq!(path, Path::new("/log/00000000000000012288"), "the segment that took the file");
+    for kept in 0..(end - last.0) as usize {
+        let disk = world.disk.copy();
+        disk.damage(&path, |bytes| bytes[at + kept..].copy_from_slice(&old[at + kept..]));
+        let mut world = World::on(disk);
+        assert_eq!((world.report.end, &world.report.damage), (last, &vec![]), "{kept}");
+        assert_eq!(world.bodies().last(), Some(&vec![9; 600]), "{kept}");
+        world.append(&[b"next"]);
+        let world = world.reopen();
+        assert_eq!(world.bodies().last(), Some(&b"next".to_vec()), "{kept}");
+        assert_eq!(world.report.damage, [], "{kept}");
+    }
+}
+
+#[test]
 fn file_that_ends_anywhere_in_its_unsynced_tail_opens_and_is_whole_again() {
     let mut world = World::new();
     world.append_synced(&[b"first"]);
