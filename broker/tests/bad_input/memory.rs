@@ -92,10 +92,11 @@ async fn announced_frames_take_no_memory_before_their_bytes_are_there() {
     assert!(taken < RESERVED_MAX, "{taken} bytes reserved for {CONNECTIONS} words");
 }
 
-/// Peers that ask and do not read, what each asks for at once (25 MiB, more than the system holds), and what all of them together may cost: 256 KiB of
-/// answers and one answer more each.
+/// Peers that ask and do not read.
 const SLOW_READERS: usize = 100;
+/// What each asks for at once: 25 MiB, more than the system holds.
 const PULLS_EACH: usize = 200;
+/// What all of them together may cost: 256 KiB of answers and one answer more each.
 const UNREAD_MAX: u64 = 100 << 20;
 
 #[tokio::test]

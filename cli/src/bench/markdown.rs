@@ -31,7 +31,7 @@ pub(crate) fn load_now() -> String {
 
 /// The whole page.
 pub(crate) fn page(rows: &[Row], making: &Making<'_>) -> String {
-    let mut page = head(making);
+    let mut page = head("Performance", making);
     page.push_str(HOW);
     page.push_str(HEADER);
     for group in groups(rows) {
@@ -46,7 +46,7 @@ pub(crate) fn page(rows: &[Row], making: &Making<'_>) -> String {
 
 /// The page of a comparison.
 pub(crate) fn comparison(pairs: &Pairs, making: &Making<'_>) -> String {
-    let mut page = head(making);
+    let mut page = head("Comparison", making);
     page.push_str(HOW_COMPARED);
     let named = |heading: &str| match heading.split_once(' ') {
         Some(("A", rest)) => format!("{} {}", pairs.names[0], rest.to_lowercase()),
@@ -67,8 +67,8 @@ pub(crate) fn comparison(pairs: &Pairs, making: &Making<'_>) -> String {
 }
 
 /// Title, machine, source and how the page is made.
-fn head(making: &Making<'_>) -> String {
-    let mut page = String::from("# Performance\n\n");
+fn head(title: &str, making: &Making<'_>) -> String {
+    let mut page = format!("# {title}\n\n");
     let began_ms =
         making.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let facts = [

@@ -79,6 +79,8 @@ impl Topic {
 pub(crate) struct TopicTable {
     by_name: BTreeMap<TopicName, Arc<Topic>>,
     names: BTreeMap<TopicId, TopicName>,
+    /// Those that say themselves how long their messages are kept: few of many, and looked at every second.
+    retained: BTreeMap<TopicId, u64>,
     next_id: TopicId,
     version: DataVersion,
 }
@@ -104,8 +106,10 @@ impl TopicTable {
 
     /// Topics that say themselves how long their messages are kept, in milliseconds.
     pub(crate) fn with_retention(&self) -> Vec<(Arc<Topic>, u64)> {
-        let own = |topic: &Arc<Topic>| Some((Arc::clone(topic), topic.config.retention_ms()?));
-        self.by_name.values().filter_map(own).collect()
+        let topic = |(id, retention_ms): (&TopicId, &u64)| {
+            Some((Arc::clone(self.by_id(*id)?), *retention_ms))
+        };
+        self.retained.iter().filter_map(topic).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -137,7 +141,12 @@ impl TopicTable {
         if let Some(old) = old.filter(|old| old.id != id) {
             old.shared.gone.store(true, Ordering::Release);
             self.names.remove(&old.id);
+            self.retained.remove(&old.id);
         }
+        match config.retention_ms() {
+            Some(retention_ms) => self.retained.insert(id, retention_ms),
+            None => self.retained.remove(&id),
+        };
         let topic = Arc::new(Topic { id, config, since, shared });
         self.by_name.insert(name.clone(), Arc::clone(&topic));
         self.names.insert(id, name);
@@ -148,6 +157,7 @@ impl TopicTable {
 
     pub(crate) fn remove(&mut self, id: TopicId, version: DataVersion) {
         self.note_version(version);
+        self.retained.remove(&id);
         let Some(name) = self.names.remove(&id) else { return };
         if let Some(topic) = self.by_name.remove(&name) {
             topic.shared.gone.store(true, Ordering::Release);

@@ -134,8 +134,7 @@ fn checked(services: &Services, config: TopicConfig) -> Result<TopicConfig, Refu
 fn complete(services: &Services, config: TopicConfig) -> Result<TopicConfig, Refusal> {
     let current = services.topics.get(&config.topic_name);
     let current: Option<&Attributes> = current.as_ref().map(|topic| &topic.config.attributes);
-    let limit = services.settings.retention.as_std().as_millis();
-    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    let limit = services.settings.retention.as_millis();
     let attributes = attributes::changed(current, &config.attributes, limit);
     let attributes = attributes.map_err(|error| Refusal::of(ResponseCode::SYSTEM_ERROR, &error))?;
     Ok(TopicConfig { attributes, ..config })

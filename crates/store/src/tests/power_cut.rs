@@ -3,12 +3,11 @@
 use std::{io::ErrorKind, path::PathBuf, sync::Arc};
 
 use gantry_model::{QueueId, QueueOffset, TopicConfig, TopicName};
-use gantry_record::properties;
 
-use super::world::{commit, draft, push};
+use super::world::{commit, park, push};
 use crate::{
-    Batch, Flush, Index, Now, Store, StoreOptions,
-    change::{PARK_TOPIC, TIMER_OUT_MS},
+    Batch, Flush, Now, Store, StoreOptions,
+    change::PARK_TOPIC,
     log::memory_files::{MemoryFiles, Operation},
     views::MemoryViews,
 };
@@ -51,14 +50,7 @@ impl World {
     }
 
     fn park(&self, due_ms: u64) {
-        let topic = self.topic(PARK_TOPIC);
-        let mut raw = Vec::new();
-        properties::put(&mut raw, "REAL_TOPIC", "idle").unwrap();
-        properties::put(&mut raw, TIMER_OUT_MS, &due_ms.to_string()).unwrap();
-        let mut batch = Batch::new();
-        let index = Index { timer_due_ms: Some(due_ms), ..Index::default() };
-        batch.push(&topic, &draft(PARK_TOPIC, 0, "parked", &raw), index).unwrap();
-        self.store.append(&mut batch, self.now()).unwrap();
+        park(&self.store, &self.topic(PARK_TOPIC), "idle", due_ms, self.now());
     }
 
     fn settle(&self) {

@@ -185,14 +185,7 @@ impl World {
     /// Parks a message and returns its position.
     pub(super) fn park(&self, target: &str, due_ms: u64) -> PhysicalOffset {
         let topic = self.store().topic(PARK_TOPIC).unwrap_or_else(|| self.topic(PARK_TOPIC, 18));
-        let mut raw = Vec::new();
-        properties::put(&mut raw, "REAL_TOPIC", target).unwrap();
-        properties::put(&mut raw, TIMER_OUT_MS, &due_ms.to_string()).unwrap();
-        let mut batch = Batch::new();
-        let index = Index { timer_due_ms: Some(due_ms), ..Index::default() };
-        batch.push(&topic, &draft(PARK_TOPIC, 0, "parked", &raw), index).unwrap();
-        self.store().append(&mut batch, self.now()).unwrap();
-        batch.placed(0).position
+        park(self.store(), &topic, target, due_ms, self.now())
     }
 
     /// Appends the message that ends a timer.
@@ -292,6 +285,24 @@ pub(super) fn push(batch: &mut Batch, topic: &Arc<Topic>, queue: u32, tag: &str,
     let keys = KeySource { unique: Some(body), keys: Some("order-1 order-2") };
     let index = Index { tag_hash: tag_hash(tag).into(), keys, ..Index::default() };
     batch.push(topic, &draft(topic.name(), queue, body, &raw), index).unwrap();
+}
+
+/// Parks a message on the topic of parked messages, and returns its position.
+pub(super) fn park(
+    store: &Store,
+    topic: &Arc<Topic>,
+    target: &str,
+    due_ms: u64,
+    now: Now,
+) -> PhysicalOffset {
+    let mut raw = Vec::new();
+    properties::put(&mut raw, "REAL_TOPIC", target).unwrap();
+    properties::put(&mut raw, TIMER_OUT_MS, &due_ms.to_string()).unwrap();
+    let mut batch = Batch::new();
+    let index = Index { timer_due_ms: Some(due_ms), ..Index::default() };
+    batch.push(topic, &draft(PARK_TOPIC, 0, "parked", &raw), index).unwrap();
+    store.append(&mut batch, now).unwrap();
+    batch.placed(0).position
 }
 
 pub(super) fn fire(

@@ -5,16 +5,14 @@
 use std::sync::Arc;
 
 use gantry_model::{GroupConfig, GroupName, PhysicalOffset, TopicConfig, TopicName};
-use gantry_record::properties;
 
 use super::{
-    super::world::{commit, draft, fire, push},
+    super::world::{commit, fire, park, push},
     history::History,
     views::RecordedViews,
 };
 use crate::{
-    Batch, Flush, Index, Now, Store, StoreOptions, Topic,
-    change::{PARK_TOPIC, TIMER_OUT_MS},
+    Batch, Flush, Now, Store, StoreOptions, Topic, change::PARK_TOPIC,
     log::memory_files::MemoryFiles,
 };
 
@@ -149,15 +147,9 @@ impl Life {
 
     fn park(&mut self, due_ms: u64) {
         let topic = self.store.topic(PARK_TOPIC).unwrap();
-        let mut raw = Vec::new();
-        properties::put(&mut raw, "REAL_TOPIC", "idle").unwrap();
-        properties::put(&mut raw, TIMER_OUT_MS, &due_ms.to_string()).unwrap();
-        let mut batch = Batch::new();
-        let index = Index { timer_due_ms: Some(due_ms), ..Index::default() };
-        batch.push(&topic, &draft(PARK_TOPIC, 0, "parked", &raw), index).unwrap();
         let begun = self.disk.changes();
-        self.store.append(&mut batch, self.now()).unwrap();
-        self.history.sent(begun, (topic.id, 0), "parked", batch.placed(0).position);
+        let position = park(&self.store, &topic, "idle", due_ms, self.now());
+        self.history.sent(begun, (topic.id, 0), "parked", position);
         self.history.set(begun, &format!("timer {due_ms}"), "pending");
     }
 
