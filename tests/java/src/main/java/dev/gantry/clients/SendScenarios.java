@@ -10,6 +10,7 @@ import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
 
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendCallback;
 import org.apache.rocketmq.client.producer.SendResult;
@@ -113,8 +114,17 @@ final class SendScenarios {
         String topic = world.name("created-by-send");
         DefaultMQProducer producer = world.producer();
         World.send(producer, World.message(topic, "TagA", "first"));
-        List<MessageQueue> queues = World.queues(producer, topic);
-        Check.same(4, queues.size(), "queues of the new topic");
+        // The answer does not wait until the name servers know the topic.
+        Check.until("the new topic has four queues", () -> routed(producer, topic) == 4, () -> routed(producer, topic));
+    }
+
+    /** Queues in the topic's route, 0 when there is none yet. */
+    private static int routed(DefaultMQProducer producer, String topic) throws Exception {
+        try {
+            return World.queues(producer, topic).size();
+        } catch (MQClientException e) {
+            return 0;
+        }
     }
 
     private static void compressed(World world) throws Exception {
