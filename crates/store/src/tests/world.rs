@@ -1,6 +1,10 @@
 //! The world of a test: a folder, a clock that the test moves, and shorthand for what tests do again and again.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::BytesMut;
 use gantry_model::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicName};
@@ -337,15 +341,47 @@ pub(super) fn sync_mode(options: &mut StoreOptions) {
     options.flush = Flush::Sync;
 }
 
+/// Copies the files of a folder as they are, while a store has them open.
+///
+/// The views delete files of theirs in the background. Only a copy during which no name came or went shows the
+/// folder as it was at some moment; any other is made again.
 fn copy_tree(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir(&target).unwrap();
-            copy_tree(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
+    for _ in 0..1_000 {
+        let before = names_below(from);
+        if before.iter().all(|name| copy_one(&from.join(name), &to.join(name)))
+            && names_below(from) == before
+        {
+            return;
         }
+        std::fs::remove_dir_all(to).unwrap();
+        std::fs::create_dir(to).unwrap();
     }
+    panic!("{} is never at rest", from.display());
+}
+
+/// Whether the file or folder was still there to be copied.
+fn copy_one(from: &Path, to: &Path) -> bool {
+    let copied =
+        if from.is_dir() { std::fs::create_dir(to) } else { std::fs::copy(from, to).map(drop) };
+    match copied {
+        Ok(()) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => panic!("{}: {error}", from.display()),
+    }
+}
+
+/// Every name below a folder, a folder before what is in it.
+fn names_below(dir: &Path) -> Vec<PathBuf> {
+    let mut names: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| PathBuf::from(entry.unwrap().file_name()))
+        .collect();
+    names.sort();
+    let below = |name: PathBuf| {
+        let path = dir.join(&name);
+        let inner = if path.is_dir() { names_below(&path) } else { Vec::new() };
+        let inner: Vec<_> = inner.into_iter().map(|it| name.join(it)).collect();
+        std::iter::once(name).chain(inner)
+    };
+    names.into_iter().flat_map(below).collect()
 }
