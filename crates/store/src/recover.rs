@@ -14,7 +14,10 @@ use crate::{
     state::{Counters, StateEntry},
     store::Store,
     tables::Tables,
-    views::{ViewBatch, ViewError, ViewStore},
+    views::{
+        ViewBatch, ViewError, ViewStore,
+        layout::{self, Applied},
+    },
 };
 
 /// Records after which the ring is looked at during a replay.
@@ -33,11 +36,21 @@ pub(crate) struct Restored {
 pub(crate) fn restore(
     views: &dyn ViewStore,
     log: &Log,
-    applied: PhysicalOffset,
+    Applied { position: applied, version }: Applied,
     named_image: Option<PhysicalOffset>,
 ) -> Result<Restored, OpenError> {
-    let is_usable = applied > PhysicalOffset(0) && (log.start()..=log.written()).contains(&applied);
-    if is_usable && let Ok(tables) = Tables::load(views) {
+    let is_there = applied > PhysicalOffset(0) && (log.start()..=log.written()).contains(&applied);
+    if is_there && version != layout::VERSION {
+        tracing::info!(
+            found = version,
+            known = layout::VERSION,
+            "views of another version are made again"
+        );
+    }
+    if is_there
+        && version == layout::VERSION
+        && let Ok(tables) = Tables::load(views)
+    {
         return Ok(Restored { tables, from: applied, rebuilt: false });
     }
     views.clear()?;

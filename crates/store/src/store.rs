@@ -125,13 +125,13 @@ impl Store {
         now: Now,
     ) -> Result<(Arc<Self>, OpenReport), OpenError> {
         // Views that cannot be read are made again like those that are not there.
-        let applied = views.applied().unwrap_or_default();
+        let applied = views.applied_as().unwrap_or_default();
         let log_options = LogOptions {
             dir: options.dir.join("log"),
             segment_bytes: options.segment_bytes,
             new_store_id: random_store_id(),
             epoch: 0,
-            scan_from: applied,
+            scan_from: applied.position,
         };
         let (writer, log, found) =
             log::open(&log_options, Arc::clone(&files)).map_err(open_error)?;

@@ -1,7 +1,10 @@
 //! Promises about what is derived from the log: each of it can be deleted, and comes back as it was.
 
-use super::world::{Kind, World, commit};
-use crate::views::View;
+use super::world::{KINDS, Kind, World, commit};
+use crate::views::{
+    View,
+    layout::{self, Applied},
+};
 
 /// Entries in every view and in the key index, all of it flushed and closed.
 fn closed_world() -> (World, Vec<String>, Vec<bytes::Bytes>) {
@@ -55,6 +58,31 @@ fn key_index_and_all_views_that_are_deleted_come_back() {
         assert_eq!(hits(&world), hits_before, "{folders:?}");
         world.store().maintain(world.now()).unwrap();
         assert_eq!(hits(&world), hits_before, "{folders:?}, indexed again");
+    }
+}
+
+#[test]
+fn views_of_another_version_come_back_with_all_their_entries_whatever_they_held() {
+    for version in [0, layout::VERSION + 1] {
+        for kind in KINDS {
+            let mut world = World::new(kind);
+            let topic = world.topic("orders", 1);
+            let (ticket, _) = (world.send(&topic, 0, "a"), world.park("orders", 7));
+            let before = world.dump();
+            let views = &world.store().views;
+            let mut batch = crate::views::ViewBatch::new();
+            let applied = Applied { position: ticket.end, version };
+            batch.put(View::Meta, layout::APPLIED, &layout::encode_applied(applied));
+            // What another version may add.
+            batch.put(View::Timer, b"unknown", b"");
+            views.apply(&batch).unwrap();
+            views.flush().unwrap();
+            let report = world.kill();
+            assert!(report.views_rebuilt, "{version} {kind:?}");
+            assert_eq!(world.dump(), before, "{version} {kind:?}");
+            assert_eq!(world.store().views.applied_as().unwrap().version, layout::VERSION);
+            assert!(!world.reopen().views_rebuilt, "{version} {kind:?}");
+        }
     }
 }
 

@@ -4,14 +4,16 @@
 //! queue   topic u32 | queue u32 | queue offset u64  →  position u64 | size u32 | tag hash i64 | store time u64
 //! timer   due time u64 | position u64               →  target topic u32 (0xFFFF_FFFF: none)
 //! offset  topic u32 | queue u32 | group             →  next offset u64
-//! meta    'A'                                       →  applied position u64
+//! meta    'A'                                       →  applied position u64 | layout version u32
 //!         'C'                                       →  counters (a state entry)
 //!         'T' topic u32                             →  topic definition (a state entry)
+//!         'H' topic u32                             →  time before which its messages are hidden (a state entry)
 //!         'G' group                                 →  group definition (a state entry)
 //!         'Q' topic u32 | queue u32                 →  next queue offset u64
 //! ```
 //!
-//! Invariant: integers are big-endian, so that the order of keys is the order of numbers.
+//! Invariant: integers are big-endian, so that the order of keys is the order of numbers. The key `A` and its value stay
+//! as they are in every version; views of another version are made again from the log.
 //! Leaves state entries to `state`.
 
 use std::ops::Range;
@@ -20,6 +22,8 @@ use gantry_model::{PhysicalOffset, QueueId, QueueOffset, TopicId};
 
 use super::{View, ViewError};
 
+/// Version of the layout above. It changes with any key, value, or meaning of one; the log's format need not.
+pub const VERSION: u32 = 1;
 /// Key of the applied position, in `meta`.
 pub const APPLIED: &[u8] = b"A";
 /// Key of the counters, in `meta`.
@@ -176,9 +180,29 @@ pub fn decode_u64(view: View, key: &[u8], value: &[u8]) -> Result<u64, ViewError
     Ok(u64::from_be_bytes(bytes))
 }
 
-/// Position that is a whole value.
-pub fn decode_position(value: &[u8]) -> Result<PhysicalOffset, ViewError> {
-    decode_u64(View::Meta, APPLIED, value).map(PhysicalOffset)
+/// How far views are applied, and in which layout they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Position behind the last record that is in them; 0 in empty views.
+    pub position: PhysicalOffset,
+    /// Version of their layout; 0 in empty views, and in those made before there was a version.
+    pub version: u32,
+}
+
+/// Value of the applied position.
+pub fn encode_applied(applied: Applied) -> [u8; 12] {
+    let mut value = [0; 12];
+    value[..8].copy_from_slice(&applied.position.0.to_be_bytes());
+    value[8..].copy_from_slice(&applied.version.to_be_bytes());
+    value
+}
+
+/// Applied position and version. Later versions may add to the value.
+pub fn decode_applied(value: &[u8]) -> Result<Applied, ViewError> {
+    let (position, rest) =
+        value.split_first_chunk().ok_or_else(|| malformed(View::Meta, APPLIED))?;
+    let version = rest.first_chunk().map_or(0, |version| u32::from_be_bytes(*version));
+    Ok(Applied { position: PhysicalOffset(u64::from_be_bytes(*position)), version })
 }
 
 /// Keys of a topic in the views whose keys begin with a topic id.
@@ -232,6 +256,15 @@ mod tests {
         }
 
         #[test]
+        fn applied_position_and_version_are_read_of_any_version(position: u64, version: u32, more: Vec<u8>) {
+            let applied = Applied { position: PhysicalOffset(position), version };
+            let value = encode_applied(applied);
+            prop_assert_eq!(decode_applied(&[&value[..], &more].concat()).unwrap(), applied);
+            let before = Applied { version: 0, ..applied };
+            prop_assert_eq!(decode_applied(&value[..8]).unwrap(), before);
+        }
+
+        #[test]
         fn malformed_values_are_errors_and_never_panic(key: Vec<u8>, value: Vec<u8>) {
             let _ = decode_entry(&key, &value);
             let _ = decode_timer_key(&key);
@@ -239,7 +272,7 @@ mod tests {
             let _ = decode_offset_key(&key);
             let _ = decode_queue_key(&key);
             let _ = decode_next_key(&key);
-            let _ = decode_position(&value);
+            let _ = decode_applied(&value);
         }
 
         #[test]

@@ -105,8 +105,13 @@ pub trait ViewRead {
 
     /// Log position up to which records are applied; 0 in empty views.
     fn applied(&self) -> Result<PhysicalOffset, ViewError> {
+        Ok(self.applied_as()?.position)
+    }
+
+    /// Log position up to which records are applied, and version of the layout.
+    fn applied_as(&self) -> Result<layout::Applied, ViewError> {
         let value = self.get(View::Meta, layout::APPLIED)?;
-        value.map_or(Ok(PhysicalOffset(0)), |value| layout::decode_position(&value))
+        value.map_or(Ok(layout::Applied::default()), |value| layout::decode_applied(&value))
     }
 }
 
@@ -215,7 +220,8 @@ impl ViewBatch {
 
     /// Says up to which log position the batch applies.
     pub fn set_applied(&mut self, position: PhysicalOffset) {
-        self.put(View::Meta, layout::APPLIED, &position.0.to_be_bytes());
+        let applied = layout::Applied { position, version: layout::VERSION };
+        self.put(View::Meta, layout::APPLIED, &layout::encode_applied(applied));
     }
 
     /// The steps in order.
