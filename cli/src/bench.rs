@@ -6,6 +6,7 @@
 mod answer;
 mod compare;
 mod echo;
+mod filter;
 mod load;
 mod malformed;
 mod markdown;
@@ -86,16 +87,22 @@ pub(crate) struct LoadArgs {
     /// Queues of the topic.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     queues: u32,
-    /// Topics used in turn, named TOPIC-0, TOPIC-1 and so on; 1 uses TOPIC itself.
+    /// Topics used in turn, named TOPIC-000000, TOPIC-000001 and so on; 1 uses TOPIC itself.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     topics: u32,
     /// Bytes of each body.
     #[arg(long, default_value_t = 1024)]
     body_bytes: usize,
+    /// Messages of one request: more than one are sent as a batch.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024), conflicts_with = "rate")]
+    batch: u32,
+    /// Tags used in turn; none with 0.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    tags: u32,
     /// Connections, each with a thread of its own.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     connections: u32,
-    /// Messages in flight on each connection, without --rate.
+    /// Requests in flight on each connection, without --rate.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
     in_flight: u32,
     /// Messages a second, all connections together.
@@ -115,7 +122,7 @@ pub(crate) struct LoadArgs {
 }
 
 impl LoadArgs {
-    /// Bytes of one message on the wire.
+    /// Bytes of one request on the wire.
     fn frame_bytes(&self, target: &Target) -> usize {
         request::SendFrames::new(&shape(self, target, 0, 0), 1).frame(0).len()
     }
@@ -139,6 +146,9 @@ pub(crate) struct ConsumeArgs {
     /// Whether offsets are committed on the way.
     #[arg(long)]
     commit: bool,
+    /// Count what the server looked at, not only what matched the expression.
+    #[arg(long)]
+    scanned: bool,
     /// End after so many messages.
     #[arg(long)]
     count: Option<u64>,
@@ -203,7 +213,9 @@ fn describe(args: &LoadArgs) -> String {
         None => format!("{} in flight", args.in_flight),
     };
     let topics = if args.topics == 1 { String::new() } else { format!(", {} topics", args.topics) };
-    format!("{} B, {} × {pace}{topics}", args.body_bytes, args.connections)
+    let batch =
+        if args.batch == 1 { String::new() } else { format!("batches of {} × ", args.batch) };
+    format!("{batch}{} B, {} × {pace}{topics}", args.body_bytes, args.connections)
 }
 
 fn shape(args: &LoadArgs, target: &Target, connection: u32, run: u32) -> SendShape {
@@ -216,6 +228,8 @@ fn shape(args: &LoadArgs, target: &Target, connection: u32, run: u32) -> SendSha
         broker_name: target.broker_name.clone(),
         body_bytes: args.body_bytes,
         keys: !args.no_keys,
+        tags: args.tags,
+        batch: args.batch,
         connection: connection as u16,
         run,
     }
@@ -224,7 +238,7 @@ fn shape(args: &LoadArgs, target: &Target, connection: u32, run: u32) -> SendSha
 /// Runs the senders of `args` against `target`.
 pub(crate) fn produce(args: &LoadArgs, target: &Target) -> anyhow::Result<Run> {
     check_rate(args)?;
-    let shared = Shared::new(args.count);
+    let shared = Shared::new(args.count).in_batches(args.batch);
     let progress = Progress::spinner();
     let connections = open(target, args.connections)?;
     let run = rand::random();
@@ -284,6 +298,8 @@ fn consume(args: &ConsumeArgs, target: &Target) -> anyhow::Result<Row> {
             expression: args.tag.clone(),
             commit: args.commit,
             stamped: false,
+            scanned: args.scanned,
+            one_of: 1,
         })
         .collect();
     let progress = Progress::spinner();
@@ -298,7 +314,11 @@ fn consume(args: &ConsumeArgs, target: &Target) -> anyhow::Result<Row> {
         io::Result::Ok((measured?, join(threads)?))
     })?;
     let what = format!("{} connections, 32 per pull", connections.len());
-    Ok(Row::of_load("consume", what, measured, &outcome))
+    let mut row = Row::of_load("consume", what, measured, &outcome);
+    if args.scanned {
+        row.figures.insert("matched".into(), outcome.received as f64);
+    }
+    Ok(row)
 }
 
 /// Readers wait for messages that may never come: the end of their connection ends them.
@@ -318,11 +338,13 @@ pub(crate) struct EndToEnd {
     pub lead_max: Option<u64>,
     /// Groups that each read everything, over a connection each.
     pub groups: u32,
+    /// Number of the only tag that is read.
+    pub tag: Option<u32>,
 }
 
 impl Default for EndToEnd {
     fn default() -> Self {
-        Self { commit: false, lead_max: None, groups: 1 }
+        Self { commit: false, lead_max: None, groups: 1, tag: None }
     }
 }
 
@@ -334,7 +356,7 @@ pub(crate) fn end_to_end(
     how: &EndToEnd,
 ) -> anyhow::Result<Vec<Row>> {
     check_rate(args)?;
-    let mut senders = Shared::new(args.count);
+    let mut senders = Shared::new(args.count).in_batches(args.batch);
     let readers = Shared::with_clock(senders.clock);
     if let Some(lead_max) = how.lead_max {
         senders = senders.ahead_of(&readers, lead_max, u64::from(how.groups));
@@ -350,17 +372,20 @@ pub(crate) fn end_to_end(
             queues: (0..target.queues)
                 .map(|queue| (queue, target.max_offsets[queue as usize]))
                 .collect(),
-            expression: "*".into(),
+            expression: how.tag.map_or_else(|| "*".into(), request::tag),
             commit: how.commit,
             stamped: true,
+            scanned: false,
+            one_of: how.tag.map_or(1, |_| u64::from(args.tags)),
         })
         .collect();
     let what = describe(args);
     let rows = |((sent_measured, read_measured), sent, arrived): Both| {
-        vec![
-            Row::of_load(scenario, format!("{what}, sent"), sent_measured, &sent),
-            Row::of_load(scenario, format!("{what}, arrived"), read_measured, &arrived),
-        ]
+        let mut read = Row::of_load(scenario, format!("{what}, arrived"), read_measured, &arrived);
+        if how.tag.is_some() {
+            read.figures.extend(wake_ups(senders.done.load(Relaxed), &arrived));
+        }
+        vec![Row::of_load(scenario, format!("{what}, sent"), sent_measured, &sent), read]
     };
     if let (Some(rate), [stream], [pull]) = (args.rate, &sending[..], &pulls[..]) {
         let sender = Side { stream, shape: &shape(args, target, 0, run), shared: &senders };
@@ -425,6 +450,17 @@ fn on_one_thread(
     })?;
     let arrived = arrived.into_inner().expect("the thread did not panic");
     Ok((measured, sent, arrived))
+}
+
+/// Answers to a waiting reader, from its first pull on: each is a wake-up, and one without messages is one in vain.
+fn wake_ups(sent: u64, arrived: &Outcome) -> [(String, f64); 3] {
+    let [with, without] = arrived.pulls.map(|count| count as f64);
+    let unmatched = sent.saturating_sub(arrived.received).max(1) as f64;
+    [
+        ("answers_with_messages".into(), with),
+        ("answers_without".into(), without),
+        ("wake_ups_per_unmatched".into(), without / unmatched),
+    ]
 }
 
 /// Messages in flight at the end of a run arrive soon, or the server lost them.

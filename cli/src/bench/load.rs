@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub budget: AtomicU64,
     /// Messages after which the run is over.
     wanted: u64,
+    /// Messages of one request.
+    batch: u64,
     /// What senders may not leave behind.
     lead: Option<Lead>,
     /// Whether the server is killed on purpose: the end of a connection ends its sender well.
@@ -99,6 +101,7 @@ impl Shared {
             failed: AtomicU64::new(0),
             budget: AtomicU64::new(count.unwrap_or(u64::MAX)),
             wanted: count.unwrap_or(u64::MAX),
+            batch: 1,
             lead: None,
             ends_with_server: false,
         }
@@ -107,6 +110,11 @@ impl Shared {
     /// A run that goes on until the server is killed, and remembers what it has answered.
     pub(crate) fn until_killed() -> Self {
         Self { ends_with_server: true, ..Self::new(None) }
+    }
+
+    /// A run whose requests have so many messages each.
+    pub(crate) fn in_batches(self, messages: u32) -> Self {
+        Self { batch: u64::from(messages), ..self }
     }
 
     /// A run whose senders are never more than so many messages ahead of `readers`, what is in flight left out.
@@ -134,15 +142,17 @@ impl Shared {
         Self { clock, ..Self::new(None) }
     }
 
-    /// Takes up to `wanted` messages off the budget.
+    /// Takes the messages of up to `wanted` requests off the budget; returns how many requests may be sent.
     pub(crate) fn take(&self, wanted: usize) -> usize {
         if self.stop.load(Relaxed) {
             return 0;
         }
+        let messages = wanted as u64 * self.batch;
         let before = self.budget.fetch_update(Relaxed, Relaxed, |left| {
-            Some(if left == u64::MAX { left } else { left.saturating_sub(wanted as u64) })
+            Some(if left == u64::MAX { left } else { left.saturating_sub(messages) })
         });
-        before.map_or(0, |left| left.min(wanted as u64) as usize)
+        // The last batch may go beyond the budget, so that at least as much is sent as is wanted.
+        before.map_or(0, |left| left.min(messages).div_ceil(self.batch) as usize)
     }
 }
 
@@ -154,6 +164,10 @@ pub(crate) struct Outcome {
     pub refusals: BTreeMap<i32, u64>,
     /// Connection and sequence of each message answered well, in runs that end with the server.
     pub answered: Vec<(u16, u64)>,
+    /// Messages that readers were given.
+    pub received: u64,
+    /// Answers to readers that brought messages, and that brought none.
+    pub pulls: [u64; 2],
 }
 
 impl Outcome {
@@ -161,7 +175,13 @@ impl Outcome {
         // 1 µs to 60 s with three digits: about 90 KiB a thread.
         let latency = Histogram::new_with_bounds(1_000, 60_000_000_000, 3)
             .expect("the bounds are constants and valid");
-        Self { latency, refusals: BTreeMap::new(), answered: Vec::new() }
+        Self {
+            latency,
+            refusals: BTreeMap::new(),
+            answered: Vec::new(),
+            received: 0,
+            pulls: [0; 2],
+        }
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -170,6 +190,8 @@ impl Outcome {
             *self.refusals.entry(*code).or_default() += count;
         }
         self.answered.extend_from_slice(&other.answered);
+        self.received += other.received;
+        self.pulls = [self.pulls[0] + other.pulls[0], self.pulls[1] + other.pulls[1]];
     }
 
     pub(crate) fn record(&mut self, latency_ns: u64) {
@@ -373,9 +395,9 @@ pub(super) fn take_answers(
         }
         let intended_ns = finish(slot, answer.code == 0);
         if answer.code == 0 {
-            done += 1;
+            done += shared.batch;
         } else {
-            failed += 1;
+            failed += shared.batch;
             *outcome.refusals.entry(answer.code).or_default() += 1;
         }
         if intended_ns >= measure_from_ns {
@@ -422,5 +444,13 @@ mod tests {
         assert!(senders.is_too_far_ahead(), "every group has read 100 of 201");
         readers.done.store(1_010, Relaxed);
         assert!(!senders.is_too_far_ahead(), "every group has read 101 of 201");
+    }
+
+    #[test]
+    fn budget_is_of_messages_however_many_a_request_has() {
+        let shared = Shared::new(Some(100)).in_batches(32);
+        assert_eq!((shared.take(2), shared.take(5), shared.take(1)), (2, 2, 0));
+        let shared = Shared::new(None).in_batches(32);
+        assert_eq!(shared.take(7), 7);
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn send_and_read(
             due_ns.saturating_sub(now_ns)
         } else if sender.outstanding() > 0 {
             ANSWER_TIMEOUT.as_nanos() as u64
-        } else if reading.shared.done.load(Relaxed) < sending.shared.done.load(Relaxed) {
+        } else if reading.shared.done.load(Relaxed) < wanted(sending, reading.shape) {
             let until = rest_until_ns.get_or_insert(now_ns + REST_WAIT_MAX.as_nanos() as u64);
             until.saturating_sub(now_ns)
         } else {
@@ -69,6 +69,11 @@ pub(crate) fn send_and_read(
         }
     }
     Ok((sender.outcome, puller.outcome))
+}
+
+/// Messages that the reader has to get of those that were answered.
+fn wanted(sending: &Side<'_, SendShape>, reader: &PullShape) -> u64 {
+    sending.shared.done.load(Relaxed) / reader.one_of
 }
 
 /// Waits until one of the streams can be read, or for so long; says which can.

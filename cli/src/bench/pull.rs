@@ -40,6 +40,10 @@ pub(crate) struct PullShape {
     pub commit: bool,
     /// Whether bodies begin with the time at which they were meant to be sent.
     pub stamped: bool,
+    /// Whether the run counts the messages that the server passed over too.
+    pub scanned: bool,
+    /// Of how many messages that are sent the expression matches one.
+    pub one_of: u64,
 }
 
 /// Reads until the run stops and the connection is shut down, or the budget is spent.
@@ -131,9 +135,13 @@ fn take_pull(
                     outcome.record(now_ns.saturating_sub(intended_ns));
                 }
             }
-            shared.done.fetch_add(count, Relaxed);
+            outcome.received += count;
+            outcome.pulls[usize::from(count == 0)] += 1;
+            if !shape.scanned {
+                shared.done.fetch_add(count, Relaxed);
+            }
         }
-        19..=21 => {}
+        19..=21 => outcome.pulls[1] += 1,
         code => {
             let refused = outcome.refusals.entry(code).or_default();
             *refused += 1;
@@ -146,7 +154,11 @@ fn take_pull(
         }
     }
     let next = number_after(answer.header, br#""nextBeginOffset":"#);
-    next.map(|next| next as u64).ok_or_else(|| invalid("pull answer without nextBeginOffset"))
+    let next = next.ok_or_else(|| invalid("pull answer without nextBeginOffset"))? as u64;
+    if shape.scanned {
+        shared.done.fetch_add(next.saturating_sub(offset), Relaxed);
+    }
+    Ok(next)
 }
 
 fn invalid(text: &'static str) -> io::Error {
@@ -252,9 +264,8 @@ mod tests {
         assert!(bodies(&zeros).next().unwrap().is_err());
     }
 
-    #[test]
-    fn pull_frame_is_valid_json() {
-        let shape = PullShape {
+    fn shape() -> PullShape {
+        PullShape {
             group: "g".into(),
             topic: "t".into(),
             broker_name: "b".into(),
@@ -262,11 +273,34 @@ mod tests {
             expression: "*".into(),
             commit: true,
             stamped: false,
-        };
-        let frame = pull_frame(&shape, 0, 42);
+            scanned: false,
+            one_of: 1,
+        }
+    }
+
+    #[test]
+    fn pull_frame_is_valid_json() {
+        let frame = pull_frame(&shape(), 0, 42);
         let header: serde_json::Value = serde_json::from_slice(&frame[8..]).unwrap();
         assert_eq!(header["extFields"]["queueOffset"], "42");
         assert_eq!(header["extFields"]["sysFlag"], "7");
         assert_eq!(header["extFields"]["queueId"], "7");
+    }
+
+    #[test]
+    fn what_is_passed_over_counts_as_scanned_and_answers_without_messages_are_told_apart() {
+        let (shape, shared) = (PullShape { scanned: true, ..shape() }, Shared::new(None));
+        let mut outcome = Outcome::new();
+        let mut take = |code, next: u64, body: &[u8], offset| {
+            let header = format!(r#"{{"nextBeginOffset":"{next}"}}"#);
+            let header = header.as_bytes();
+            let answer = Answer { code, opaque: OPAQUE_BASE, response: true, header, body };
+            take_pull(&answer, offset, 0, &shape, &shared, &mut outcome).unwrap()
+        };
+        assert_eq!(take(0, 100, &record(b"one"), 40), 100);
+        assert_eq!(take(20, 130, b"", 100), 130);
+        assert_eq!(take(19, 130, b"", 130), 130);
+        assert_eq!((outcome.received, outcome.pulls), (1, [1, 2]));
+        assert_eq!(shared.done.load(Relaxed), 90);
     }
 }

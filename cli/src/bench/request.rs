@@ -1,8 +1,11 @@
 //! Send requests encoded once and patched in place, so that the generator costs less than a server.
-//! Invariant: every frame of a `SendFrames` has its final length; patching changes digits only.
-//! Opens no socket and reads no clock. Layout: RocketMQ remoting, request code 310 with a JSON header.
+//! Invariant: every frame of a `SendFrames` has its final length; patching changes digits, and topics for topics of the
+//! same length.
+//! Opens no socket and reads no clock. Layout: RocketMQ remoting, request codes 310 and 320 with a JSON header.
 
-use std::ops::Range;
+use std::{fmt::Write as _, ops::Range};
+
+use gantry_record::{BatchItem, put_batch_item};
 
 /// Added to a slot's number to make its `opaque`, so that all have ten digits.
 pub(crate) const OPAQUE_BASE: u32 = 1_000_000_000;
@@ -11,11 +14,17 @@ pub(crate) const OPAQUE_BASE: u32 = 1_000_000_000;
 const UNIQUE_DIGITS: usize = 12;
 /// Decimal digits of the message key that count messages.
 const KEY_DIGITS: usize = 12;
+/// Decimal digits of a tag.
+const TAG_DIGITS: usize = 4;
+/// Bytes of the intended send time at the start of a body.
+const STAMP_BYTES: usize = 8;
+/// Bytes of a batch's item before its body: size, magic, checksum, flag and the body's length, of four bytes each.
+const ITEM_HEAD_BYTES: usize = 20;
 
 /// What all messages of one connection have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct SendShape {
-    /// Topics to which the messages go, in turn.
+    /// Topics to which the requests go, in turn; their names have the same length.
     pub topics: Vec<String>,
     /// Queues of each topic, used in turn.
     pub queues: u32,
@@ -25,52 +34,110 @@ pub(crate) struct SendShape {
     pub body_bytes: usize,
     /// Whether each message carries `KEYS` and `UNIQ_KEY`.
     pub keys: bool,
+    /// Tags used in turn; none with 0.
+    pub tags: u32,
+    /// Messages of one request; more than one makes it a batch.
+    pub batch: u32,
     /// Tells this connection's ids apart from all others.
     pub connection: u16,
     /// Tells this run's ids apart from all others.
     pub run: u32,
 }
 
-/// One frame, with the places of its changing parts.
+/// The tag of number `number`, as a subscription names it.
+pub(crate) fn tag(number: u32) -> String {
+    format!("t{number:0TAG_DIGITS$}")
+}
+
+/// One request, with the places of its changing parts.
 #[derive(Debug)]
 struct Slot {
     frame: Vec<u8>,
+    topic_at: Range<usize>,
+    queue_at: Range<usize>,
     born_at: Range<usize>,
-    key_at: Option<Range<usize>>,
-    unique_at: Option<Range<usize>>,
-    body_at: usize,
+    messages: Vec<Places>,
 }
 
-/// Frames of the messages that may be in flight on one connection: slot `i` has opaque
+/// Where the changing parts of a message are.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    key: Option<Range<usize>>,
+    unique: Option<Range<usize>>,
+    tag: Option<Range<usize>>,
+    /// Of the intended send time, in bodies with room for it.
+    stamp: Option<Range<usize>>,
+}
+
+impl Places {
+    /// The same, so many bytes later.
+    fn later(self, bytes: usize) -> Self {
+        let later = |at: Range<usize>| at.start + bytes..at.end + bytes;
+        Self {
+            key: self.key.map(later),
+            unique: self.unique.map(later),
+            tag: self.tag.map(later),
+            stamp: self.stamp.map(later),
+        }
+    }
+}
+
+/// Frames of the requests that may be in flight on one connection: slot `i` has opaque
 /// [`OPAQUE_BASE`]` + i`.
 #[derive(Debug)]
 pub(crate) struct SendFrames {
     slots: Vec<Slot>,
+    topics: Vec<String>,
+    queues: u32,
+    tags: u32,
+    /// Requests made.
+    requests: u64,
+    /// Messages made.
     sequence: u64,
 }
 
 impl SendFrames {
     /// Encodes `count` frames.
     pub(crate) fn new(shape: &SendShape, count: usize) -> Self {
-        Self { slots: (0..count).map(|slot| encode(shape, slot)).collect(), sequence: 0 }
+        Self {
+            slots: (0..count).map(|slot| encode(shape, slot)).collect(),
+            topics: shape.topics.clone(),
+            queues: shape.queues,
+            tags: shape.tags,
+            requests: 0,
+            sequence: 0,
+        }
     }
 
-    /// Makes slot `slot` a new message, with new ids and the given times, and returns its number on the connection.
+    /// Makes slot `slot` a new request, with new ids and the given times, and returns the number of its first message on
+    /// the connection.
     pub(crate) fn renew(&mut self, slot: usize, born_ms: u64, intended_ns: u64) -> u64 {
-        let sequence = self.sequence;
-        self.sequence += 1;
-        let Slot { frame, born_at, key_at, unique_at, body_at } = &mut self.slots[slot];
+        let first = self.sequence;
+        let topics = self.topics.len() as u64;
+        let topic = &self.topics[(self.requests % topics) as usize];
+        let queue = self.requests / topics % u64::from(self.queues);
+        self.requests += 1;
+        let Slot { frame, topic_at, queue_at, born_at, messages } = &mut self.slots[slot];
+        frame[topic_at.clone()].copy_from_slice(topic.as_bytes());
+        write_decimal(&mut frame[queue_at.clone()], queue);
         write_decimal(&mut frame[born_at.clone()], born_ms);
-        if let Some(at) = key_at {
-            write_decimal(&mut frame[at.clone()], sequence);
+        for message in messages {
+            let sequence = self.sequence;
+            self.sequence += 1;
+            if let Some(at) = &message.key {
+                write_decimal(&mut frame[at.clone()], sequence);
+            }
+            if let Some(at) = &message.unique {
+                write_hex(&mut frame[at.clone()], sequence);
+            }
+            if let Some(at) = &message.tag {
+                write_decimal(&mut frame[at.clone()], sequence % u64::from(self.tags));
+            }
+            if let Some(at) = &message.stamp {
+                frame[at.clone()].copy_from_slice(&intended_ns.to_be_bytes());
+            }
         }
-        if let Some(at) = unique_at {
-            write_hex(&mut frame[at.clone()], sequence);
-        }
-        if let Some(stamp) = frame[*body_at..].first_chunk_mut::<8>() {
-            *stamp = intended_ns.to_be_bytes();
-        }
-        sequence
+        first
     }
 
     /// The bytes of slot `slot`.
@@ -79,51 +146,87 @@ impl SendFrames {
     }
 }
 
-fn encode(shape: &SendShape, slot: usize) -> Slot {
-    let topic = &shape.topics[slot % shape.topics.len()];
-    let queue = (slot / shape.topics.len()) as u32 % shape.queues;
-    let mut properties = String::new();
+/// Properties of a message with `is` between name and value and `end` behind each, and the places of what changes.
+fn properties(shape: &SendShape, is: &str, end: &str) -> (String, Places) {
+    let SendShape { run, connection, .. } = shape;
+    let mut text = String::new();
+    let mut put = |name: &str, fixed: &str, digits: usize| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{name}{is}{fixed}");
+        let at = text.len()..text.len() + digits;
+        let _ = write!(text, "{:0digits$}{end}", 0);
+        at
+    };
+    let mut places = Places::default();
     if shape.keys {
-        let SendShape { run, connection, .. } = shape;
+        places.key = Some(put("KEYS", &format!("k{run:08x}-{connection}-"), KEY_DIGITS));
         let unique = format!("{:08X}{run:08X}{connection:04X}", 0x7F00_0001_u32);
-        let key = format!("k{run:08x}-{connection}-");
-        properties = format!(
-            "KEYS\\u0001{key}{:0KEY_DIGITS$}\\u0002UNIQ_KEY\\u0001{unique}{:0UNIQUE_DIGITS$X}\\u0002",
-            0, 0,
-        );
+        places.unique = Some(put("UNIQ_KEY", &unique, UNIQUE_DIGITS));
     }
+    if shape.tags > 0 {
+        places.tag = Some(put("TAGS", "t", TAG_DIGITS));
+    }
+    let _ = write!(text, "WAIT{is}true{end}");
+    (text, places)
+}
+
+/// The place of the intended send time in a body at `body_at`.
+fn stamp(shape: &SendShape, body_at: usize) -> Option<Range<usize>> {
+    (shape.body_bytes >= STAMP_BYTES).then_some(body_at..body_at + STAMP_BYTES)
+}
+
+/// One message of a batch.
+fn item(shape: &SendShape) -> (Vec<u8>, Places) {
+    let (properties, places) = properties(shape, "\u{1}", "\u{2}");
+    let body = body(shape.body_bytes);
+    let mut item = Vec::new();
+    let parts = BatchItem { flag: 0, body: &body, properties: properties.as_bytes() };
+    put_batch_item(&parts, &mut item).expect("a generator's properties are short");
+    let places = places.later(item.len() - properties.len());
+    (item, Places { stamp: stamp(shape, ITEM_HEAD_BYTES), ..places })
+}
+
+fn encode(shape: &SendShape, slot: usize) -> Slot {
+    let topic = &shape.topics[0];
+    let queue = format!("{:0digits$}", 0, digits = (shape.queues - 1).to_string().len());
+    let (code, is_batch) = if shape.batch > 1 { (320, "true") } else { (310, "false") };
+    let (own, places) = properties(shape, "\\u0001", "\\u0002");
+    let properties = if shape.batch > 1 { "WAIT\\u0001true\\u0002".into() } else { own };
     let opaque = OPAQUE_BASE + slot as u32;
     let header = format!(
         concat!(
-            r#"{{"code":310,"extFields":{{"a":"gantry-bench","b":"{topic}","c":"TBW102","d":"4","#,
-            r#""e":"{queue}","f":"0","g":"1700000000000","h":"0","i":"{properties}WAIT\u0001true\u0002","#,
-            r#""j":"0","k":"false","m":"false","n":"{broker}"}},"flag":0,"language":"JAVA","#,
+            r#"{{"code":{code},"extFields":{{"a":"gantry-bench","b":"{topic}","c":"TBW102","d":"4","#,
+            r#""e":"{queue}","f":"0","g":"1700000000000","h":"0","i":"{properties}","#,
+            r#""j":"0","k":"false","m":"{is_batch}","n":"{broker}"}},"flag":0,"language":"JAVA","#,
             r#""opaque":{opaque},"serializeTypeCurrentRPC":"JSON","version":479}}"#,
         ),
+        code = code,
         topic = topic,
         queue = queue,
         properties = properties,
+        is_batch = is_batch,
         broker = shape.broker_name,
         opaque = opaque,
     );
-    let frame = frame(header.as_bytes(), &body(shape.body_bytes));
     let place = |after: &str, digits: usize| {
         let start = 8 + header.find(after).expect("the template has the text") + after.len();
         start..start + digits
     };
-    let in_ids = |marker: &str, fixed: usize, digits: usize| {
-        shape.keys.then(|| {
-            let at = place(marker, digits);
-            at.start + fixed..at.end + fixed
-        })
+    let body_at = 8 + header.len();
+    let (body, messages) = if shape.batch > 1 {
+        let (item, places) = item(shape);
+        let starts = (0..shape.batch as usize).map(|number| body_at + number * item.len());
+        (item.repeat(shape.batch as usize), starts.map(|at| places.clone().later(at)).collect())
+    } else {
+        let places = places.later(place(r#""i":""#, 0).start);
+        (body(shape.body_bytes), vec![Places { stamp: stamp(shape, body_at), ..places }])
     };
-    let key_fixed = format!("k{:08x}-{}-", shape.run, shape.connection).len();
     Slot {
+        topic_at: place(r#""b":""#, topic.len()),
+        queue_at: place(r#""e":""#, queue.len()),
         born_at: place(r#""g":""#, 13),
-        key_at: in_ids("KEYS\\u0001", key_fixed, KEY_DIGITS),
-        unique_at: in_ids("UNIQ_KEY\\u0001", 20, UNIQUE_DIGITS),
-        body_at: 8 + header.len(),
-        frame,
+        messages,
+        frame: frame(header.as_bytes(), &body),
     }
 }
 
@@ -178,6 +281,8 @@ mod tests {
             broker_name: "broker-a".into(),
             body_bytes: 100,
             keys: true,
+            tags: 0,
+            batch: 1,
             connection: 3,
             run: 0xAB,
         }
@@ -193,6 +298,7 @@ mod tests {
         let mut frames = SendFrames::new(&shape(), 6);
         frames.renew(5, 1_800_000_000_123, 77);
         frames.renew(5, 1_800_000_000_124, 78);
+        assert_eq!(frames.renew(4, 1_800_000_000_125, 79), 2, "the number of the message");
         let frame = frames.frame(5);
         assert_eq!(frame.len(), 4 + u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize);
         let header = header_of(frame);
@@ -210,15 +316,46 @@ mod tests {
     }
 
     #[test]
-    fn frames_use_all_topics_and_queues_in_turn() {
-        let shape = SendShape { topics: vec!["a".into(), "b".into()], queues: 2, ..shape() };
-        let frames = SendFrames::new(&shape, 4);
-        let targets: Vec<_> = (0..4)
-            .map(|slot| {
-                let header = header_of(frames.frame(slot));
-                format!("{}{}", header["extFields"]["b"], header["extFields"]["e"])
+    fn requests_use_all_topics_and_queues_in_turn() {
+        let shape = SendShape { topics: vec!["a".into(), "b".into()], queues: 12, ..shape() };
+        // Fewer slots than topics and queues: what is used must not depend on the slot.
+        let mut frames = SendFrames::new(&shape, 1);
+        let mut targets: Vec<_> = (0..24)
+            .map(|_| {
+                frames.renew(0, 1_800_000_000_123, 77);
+                let header = header_of(frames.frame(0));
+                let field = |name: &str| header["extFields"][name].as_str().unwrap().to_owned();
+                (field("b"), field("e").parse::<u32>().unwrap())
             })
             .collect();
-        assert_eq!(targets, [r#""a""0""#, r#""b""0""#, r#""a""1""#, r#""b""1""#]);
+        assert_eq!(targets[..3], [("a".into(), 0), ("b".into(), 0), ("a".into(), 1)]);
+        targets.sort();
+        targets.dedup();
+        assert_eq!(targets.len(), 24);
+    }
+
+    #[test]
+    fn batch_has_messages_with_numbers_and_tags_of_their_own() {
+        let shape = SendShape { batch: 3, tags: 2, ..shape() };
+        let mut frames = SendFrames::new(&shape, 2);
+        frames.renew(0, 1_800_000_000_123, 77);
+        assert_eq!(frames.renew(1, 1_800_000_000_123, 78), 3);
+        let frame = frames.frame(1);
+        let header = header_of(frame);
+        assert_eq!((&header["code"], &header["extFields"]["m"]), (&320.into(), &"true".into()));
+        let header_bytes = u32::from_be_bytes(frame[4..8].try_into().unwrap()) as usize;
+        let items: Vec<_> = gantry_record::BatchItems::new(&frame[8 + header_bytes..], 9)
+            .map(|item| item.unwrap())
+            .collect();
+        assert_eq!(items.len(), 3);
+        for (at, item) in items.iter().enumerate() {
+            assert_eq!((item.body.len(), &item.body[..8]), (100, &78_u64.to_be_bytes()[..]));
+            let number = 3 + at;
+            let expected = format!(
+                "KEYS\u{1}k000000ab-3-{number:012}\u{2}UNIQ_KEY\u{1}7F000001000000AB0003{number:012X}\u{2}TAGS\u{1}{}\u{2}WAIT\u{1}true\u{2}",
+                tag(number as u32 % 2),
+            );
+            assert_eq!(String::from_utf8_lossy(item.properties), expected);
+        }
     }
 }

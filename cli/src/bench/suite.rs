@@ -30,6 +30,8 @@ use crate::{context::Context, exit::Failure, progress::Progress};
 const RECORD_BYTES: u64 = 1_300;
 /// Messages by which a group that keeps up may be behind, in W16: 40 ms at 100,000 a second.
 const LEAD_MAX: u64 = 4_096;
+/// Messages of one batch in W2.
+const BATCH: u32 = 32;
 /// Groups of scenario W13.
 const FAN_OUT: u32 = 10;
 /// Topics and connections of scenario W14.
@@ -41,7 +43,7 @@ const IDLE_CONNECTIONS: u32 = 1_000;
 pub(crate) enum Scenario {
     /// Produce to one topic of four queues.
     W1,
-    /// W1 with 128-byte bodies.
+    /// W1 with 128-byte bodies, one by one and in batches of 32.
     W2,
     /// One send in flight, with the echo beside it.
     W3,
@@ -53,6 +55,8 @@ pub(crate) enum Scenario {
     W7,
     /// One group reads a warm backlog.
     W8,
+    /// One of 100 tags: of a backlog, and of what is sent.
+    W11,
     /// Produce, and ten groups that each read everything.
     W13,
     /// Memory: idle, with 10,000 topics, with 1,000 idle connections.
@@ -134,17 +138,17 @@ pub(super) struct Suite<'a> {
 }
 
 /// The server of one scenario: started here, or given.
-struct Subject {
-    nameserver: String,
-    pid: Option<u32>,
+pub(super) struct Subject {
+    pub(super) nameserver: String,
+    pub(super) pid: Option<u32>,
     /// Ends with the scenario.
     _owned: Option<Owned>,
 }
 
 /// A server that was started here. It ends before its data is removed.
-struct Owned {
-    server: Server,
-    data: DataFolder,
+pub(super) struct Owned {
+    pub(super) server: Server,
+    pub(super) data: DataFolder,
 }
 
 /// A folder that is removed with this value.
@@ -173,12 +177,13 @@ impl Suite<'_> {
     pub(super) fn run(&self) -> anyhow::Result<Vec<Row>> {
         match self.scenario {
             Scenario::W1 => self.produce("W1", |_| {}),
-            Scenario::W2 => self.produce("W2", |load| load.body_bytes = 128),
+            Scenario::W2 => self.small_messages(),
             Scenario::W3 => self.one_in_flight(),
             Scenario::W4 => self.arrivals(),
             Scenario::W5 => self.sync_flush(),
             Scenario::W7 => self.produce("W7", |load| (load.topics, load.queues) = (64, 1)),
             Scenario::W8 => self.backlog(),
+            Scenario::W11 => self.tag_filter(),
             Scenario::W13 => self.keep_up("W13", FAN_OUT),
             Scenario::W14 => self.memory(),
             Scenario::W15 => self.start_up(),
@@ -186,7 +191,7 @@ impl Suite<'_> {
         }
     }
 
-    fn subject(&self, flush: &'static str) -> anyhow::Result<Subject> {
+    pub(super) fn subject(&self, flush: &'static str) -> anyhow::Result<Subject> {
         if self.args.server_binary.is_none() {
             let nameserver = self.nameserver.to_owned();
             return Ok(Subject { nameserver, pid: self.args.server_pid, _owned: None });
@@ -197,12 +202,12 @@ impl Suite<'_> {
     }
 
     /// A server with an empty folder.
-    fn own(&self, flush: &'static str) -> anyhow::Result<Owned> {
+    pub(super) fn own(&self, flush: &'static str) -> anyhow::Result<Owned> {
         self.start(DataFolder::new(self.args.data.as_deref()), flush)
     }
 
     /// A server on the data of one that has ended.
-    fn start(&self, data: DataFolder, flush: &'static str) -> anyhow::Result<Owned> {
+    pub(super) fn start(&self, data: DataFolder, flush: &'static str) -> anyhow::Result<Owned> {
         let Some(binary) = self.args.server_binary.clone() else {
             let name = self.scenario.id();
             let text = format!("scenario {name} needs a server of its own: give --server-binary");
@@ -214,18 +219,20 @@ impl Suite<'_> {
     }
 
     /// Stops a server and starts it again.
-    fn restart(&self, owned: Owned, flush: &'static str) -> anyhow::Result<Owned> {
+    pub(super) fn restart(&self, owned: Owned, flush: &'static str) -> anyhow::Result<Owned> {
         owned.server.process.stop()?;
         self.start(owned.data, flush)
     }
 
     /// W1's load against a topic of its own.
-    fn load(&self, server_pid: Option<u32>) -> LoadArgs {
+    pub(super) fn load(&self, server_pid: Option<u32>) -> LoadArgs {
         LoadArgs {
             topic: format!("gantry-bench-{:08x}", rand::random::<u32>()),
             queues: 4,
             topics: 1,
             body_bytes: 1024,
+            batch: 1,
+            tags: 0,
             connections: 4,
             in_flight: 64,
             rate: None,
@@ -246,6 +253,12 @@ impl Suite<'_> {
         change(&mut load);
         let target = target::prepare_at(&subject.nameserver, &load)?;
         Ok(vec![produce(&load, &target)?.row(id, &load)])
+    }
+
+    fn small_messages(&self) -> anyhow::Result<Vec<Row>> {
+        let mut rows = self.produce("W2", |load| load.body_bytes = 128)?;
+        rows.extend(self.produce("W2", |load| (load.body_bytes, load.batch) = (128, BATCH))?);
+        Ok(rows)
     }
 
     fn one_in_flight(&self) -> anyhow::Result<Vec<Row>> {
@@ -272,7 +285,7 @@ impl Suite<'_> {
         let subject = self.subject("async")?;
         let load = self.load(subject.pid);
         let target = target::prepare_at(&subject.nameserver, &load)?;
-        let how = EndToEnd { commit: true, lead_max: Some(LEAD_MAX), groups };
+        let how = EndToEnd { commit: true, lead_max: Some(LEAD_MAX), groups, tag: None };
         end_to_end(id, &load, &target, &how)
     }
 
@@ -306,6 +319,7 @@ impl Suite<'_> {
             connections: 4,
             tag: "*".into(),
             commit: false,
+            scanned: false,
             count: Some(backlog),
             server_pid: subject.pid,
             window: no_warm_up(),
@@ -370,7 +384,7 @@ impl Suite<'_> {
 }
 
 /// A window that begins at once and ends with the budget of messages.
-fn no_warm_up() -> WindowArgs {
+pub(super) fn no_warm_up() -> WindowArgs {
     WindowArgs { warm_up: Duration::ZERO, duration: Duration::from_hours(1) }
 }
 

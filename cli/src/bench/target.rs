@@ -23,12 +23,12 @@ pub(crate) struct Target {
     pub max_offsets: Vec<u64>,
 }
 
-/// Names of the topics that `args` asks for.
+/// Names of the topics that `args` asks for, of the same length.
 pub(crate) fn topic_names(topic: &str, topics: u32) -> Vec<String> {
     if topics == 1 {
         return vec![topic.to_owned()];
     }
-    (0..topics).map(|number| format!("{topic}-{number}")).collect()
+    (0..topics).map(|number| format!("{topic}-{number:06}")).collect()
 }
 
 /// Makes the topics that `args` asks for and finds their broker.
