@@ -10,7 +10,7 @@ use gantry_model::{
     settings::{BrokerSettings, BrokerSettingsError, FlushMode},
 };
 use gantry_remoting::server::{Server, ServerLimits};
-use gantry_store::{CloseError, Flush, Now, OpenError, Retention, Store, StoreOptions};
+use gantry_store::{CloseError, Flush, Now, OpenError, OpenReport, Retention, Store, StoreOptions};
 use gantry_telemetry::{ReadyState, Telemetry};
 use tokio::{
     net::TcpListener,
@@ -102,6 +102,10 @@ pub struct Addresses {
     pub grpc: SocketAddr,
 }
 
+/// Opens a broker's store, on the disk or on something else.
+pub type OpenStore =
+    Box<dyn FnOnce(StoreOptions, Now) -> Result<(Arc<Store>, OpenReport), OpenError> + Send>;
+
 /// Starts brokers.
 #[derive(Debug, Clone, Copy)]
 pub struct Broker;
@@ -138,6 +142,16 @@ impl Broker {
         telemetry: &Telemetry,
         resolver: Arc<dyn Resolve>,
     ) -> Result<RunningBroker, StartError> {
+        Self::start_over(settings, telemetry, resolver, Box::new(Store::open)).await
+    }
+
+    /// The same over a store that the caller opens, on a disk of its own.
+    pub async fn start_over(
+        settings: BrokerSettings,
+        telemetry: &Telemetry,
+        resolver: Arc<dyn Resolve>,
+        open_store: OpenStore,
+    ) -> Result<RunningBroker, StartError> {
         settings.validate()?;
         let ready = telemetry.add_state("broker", "the ports are not open yet");
         let registered = settings.name_server_list().next().is_some().then(|| {
@@ -153,7 +167,7 @@ impl Broker {
         };
         let address = own_address(&settings, &resolver, addresses.remoting.port(), &ready).await;
         ready.set_not_ready("the log is not recovered yet");
-        let services = open(Arc::clone(&settings), address).await?;
+        let services = open(Arc::clone(&settings), address, open_store).await?;
         let upkeep = Upkeep::start(&services).map_err(StartError::Threads)?;
 
         let (shutdown, stopped) = watch::channel(false);
@@ -263,12 +277,13 @@ async fn own_address(
 async fn open(
     settings: Arc<BrokerSettings>,
     address: SocketAddr,
+    open_store: OpenStore,
 ) -> Result<Arc<Services>, StartError> {
     let opened = tokio::task::spawn_blocking(move || {
         let clock = Clock::new();
         let now = clock.now();
         let dir = settings.data_dir.clone();
-        let (store, report) = Store::open(store_options(&settings), now)
+        let (store, report) = open_store(store_options(&settings), now)
             .map_err(|source| StartError::Store { dir, source })?;
         tracing::info!(
             records_replayed = report.records_replayed,

@@ -11,5 +11,5 @@ mod resolve;
 pub mod services;
 mod upkeep;
 
-pub use broker::{Addresses, Broker, RunningBroker, StartError, StopError};
+pub use broker::{Addresses, Broker, OpenStore, RunningBroker, StartError, StopError};
 pub use resolve::{Resolve, SystemResolver};

@@ -114,7 +114,7 @@ fn flush(services: &Services, stop: &Stop) {
             continue;
         }
         if let Err(error) = store.sync() {
-            services.lifecycle.fail();
+            services.lifecycle.note_sync_error(&error);
             failed(services, "sync of the log", &error);
             return;
         }
@@ -160,6 +160,10 @@ fn tend(services: &Services, stop: &Stop) {
     while !stop.is_set() {
         stop.tick.wait(TICK);
         let now = services.clock.now();
+        // Whoever met the failure may have had nobody to tell.
+        if let Some(cause) = services.store.stopped() {
+            services.lifecycle.fail(&cause);
+        }
         // A log that has stopped was reported once, and takes no offsets either.
         if !services.lifecycle.has_failed()
             && let Err(error) = services.offsets.write_staged(now)
@@ -179,9 +183,12 @@ fn tend(services: &Services, stop: &Stop) {
             services.resets.forget_deleted();
             services.stats.sample(now);
             services.figures.sample(&services.store, now);
-            match services.store.maintain(now) {
-                Ok(done) => tracing::debug!(?done, "store maintained"),
-                Err(error) => failed(services, "upkeep of the store", &error),
+            // What a stopped log holds is for recovery to find out: nothing of it is given up.
+            if !services.lifecycle.has_failed() {
+                match services.store.maintain(now) {
+                    Ok(done) => tracing::debug!(?done, "store maintained"),
+                    Err(error) => failed(services, "upkeep of the store", &error),
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use gantry_store::{Store, SyncError, Ticket};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::{clock::Clock, hold::Owner, signal::Signal};
+use super::{clock::Clock, hold::Owner, lifecycle::Lifecycle, signal::Signal};
 
 /// Waits of one owner in a row after which it counts as alone.
 const ALONE_AFTER: u32 = 16;
@@ -82,14 +82,20 @@ pub struct Commits {
     queue: Mutex<Queue>,
     arrived: Condvar,
     clock: Clock,
+    lifecycle: Arc<Lifecycle>,
     /// Raised after each sync: the views may follow.
     synced: Arc<Signal>,
 }
 
 impl Commits {
-    /// A committer for `store`; `synced` is raised after each sync.
-    pub fn new(store: Arc<Store>, synced: Arc<Signal>, clock: Clock) -> Self {
-        Self { store, queue: Mutex::default(), arrived: Condvar::new(), clock, synced }
+    /// A committer for `store`; `synced` is raised after each sync, and `lifecycle` learns of one that fails.
+    pub fn new(
+        store: Arc<Store>,
+        synced: Arc<Signal>,
+        clock: Clock,
+        lifecycle: Arc<Lifecycle>,
+    ) -> Self {
+        Self { store, queue: Mutex::default(), arrived: Condvar::new(), clock, lifecycle, synced }
     }
 
     /// Whether everything up to the ticket is confirmed.
@@ -189,7 +195,9 @@ impl Commits {
         self.queue.lock().note_sync(self.clock.monotonic_us() - began_us);
         self.synced.notify();
         if let Err(error) = &result {
-            tracing::error!(%error, waiters = waiting.len(), "sync of the log failed");
+            // Before anybody is answered: who asks for the broker's health then is told the same.
+            self.lifecycle.note_sync_error(error);
+            tracing::error!(waiters = waiting.len(), "messages were not confirmed");
         }
         for Waiter { end, done } in waiting {
             done(match &result {

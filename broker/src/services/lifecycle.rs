@@ -1,10 +1,16 @@
 //! Whether the broker takes messages: it serves, stops, or its log has failed.
-//! Invariant: what has failed or stops never serves again in this process.
+//! Invariant: what has failed or stops never serves again in this process; the first failure is the one that is told.
 //! Leaves stopping itself to the broker.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU8, Ordering},
+};
 
-use gantry_store::AppendError;
+use gantry_store::{
+    AppendError, SyncError,
+    log::{self, Stopped},
+};
 
 use super::send::SendError;
 
@@ -16,6 +22,8 @@ const FAILED: u8 = 2;
 #[derive(Debug, Default)]
 pub struct Lifecycle {
     state: AtomicU8,
+    /// What the log failed of.
+    cause: OnceLock<Stopped>,
 }
 
 impl Lifecycle {
@@ -24,12 +32,11 @@ impl Lifecycle {
         self.state.fetch_max(STOPPING, Ordering::AcqRel);
     }
 
-    /// The log takes nothing more until the broker starts again.
-    pub fn fail(&self) {
+    /// The log takes nothing more until the broker starts again: `cause` says why.
+    pub fn fail(&self, cause: &Stopped) {
+        let cause = self.cause.get_or_init(|| cause.clone());
         if self.state.fetch_max(FAILED, Ordering::AcqRel) != FAILED {
-            tracing::error!(
-                "the log has stopped: messages are refused until the broker starts again"
-            );
+            tracing::error!("{cause}: messages are refused until the broker starts again");
         }
     }
 
@@ -45,9 +52,17 @@ impl Lifecycle {
 
     /// Notes an error that means the log has stopped.
     pub fn note_append_error(&self, error: &AppendError) {
-        if matches!(error, AppendError::Stopped(_)) {
-            self.fail();
+        // Without a cause it was closed, as a broker that stops does with it.
+        if let AppendError::Stopped(Some(log::AppendError::Stopped(cause))) = error {
+            self.fail(cause);
         }
+    }
+
+    /// Notes a sync that failed: the log has stopped.
+    pub fn note_sync_error(&self, error: &SyncError) {
+        let SyncError::Log(error) = error;
+        let log::SyncError::Stopped(cause) = &**error;
+        self.fail(cause);
     }
 
     /// Refuses a send while the broker stops or after it has failed.
@@ -62,6 +77,9 @@ impl Lifecycle {
 
     /// Why the broker is not ready, if it is not.
     pub fn ready(&self) -> Result<(), String> {
-        self.check_accepting().map_err(|error| error.to_string())
+        self.check_accepting().map_err(|error| match self.cause.get() {
+            Some(cause) if self.has_failed() => cause.to_string(),
+            _ => error.to_string(),
+        })
     }
 }

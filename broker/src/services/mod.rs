@@ -132,7 +132,12 @@ impl Services {
         let topics =
             Arc::new(Topics::new(Arc::clone(&store), Arc::clone(&settings), Arc::clone(&changes))?);
         let groups = Arc::new(Groups::new(Arc::clone(&store), Arc::clone(&settings)));
-        let commits = Arc::new(Commits::new(Arc::clone(&store), Arc::clone(&synced), clock));
+        let commits = Arc::new(Commits::new(
+            Arc::clone(&store),
+            Arc::clone(&synced),
+            clock,
+            Arc::clone(&lifecycle),
+        ));
         let unique_ids = UniqueIds::new(address.ip(), std::process::id(), rand::random());
         let sends = Sends {
             store: Arc::clone(&store),

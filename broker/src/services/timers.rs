@@ -228,6 +228,10 @@ impl Timers {
                 Err(error) => {
                     self.counters.failed();
                     let error = &error as &dyn std::error::Error;
+                    if self.store.stopped().is_some() {
+                        tracing::error!(error, "due messages are delivered after the next start");
+                        return;
+                    }
                     tracing::error!(error, "due messages were not delivered; trying again");
                     self.signal.signal.wait(FAILURE_PAUSE);
                 }

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod data_dir;
+mod faults;
 mod generations;
 mod health;
 mod program;

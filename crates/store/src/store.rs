@@ -234,6 +234,12 @@ impl Store {
         Ok(synced)
     }
 
+    /// The failure of the disk after which nothing is appended or synced any more, if there was one. Only opening the
+    /// store again finds out what the disk holds.
+    pub fn stopped(&self) -> Option<log::Stopped> {
+        self.log.stopped()
+    }
+
     /// Whether a sync is due before the next tick: many bytes are not synced, or the ring waits for one.
     pub fn flush_due(&self) -> bool {
         let dirty = self.written().0.saturating_sub(self.synced().0);

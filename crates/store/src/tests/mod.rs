@@ -5,6 +5,8 @@
 mod crash_states;
 mod derived;
 mod expiry;
+mod faults_io;
+mod faults_world;
 mod generations;
 mod offsets;
 mod power_cut;

@@ -1,0 +1,161 @@
+//! A broker whose disk fails: what it answers, what it says of itself, and what the next start finds.
+//! The disk is one in memory, which fails where a test tells it to.
+
+use std::{
+    io::ErrorKind,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use gantry_broker::{Broker, RunningBroker, SystemResolver};
+use gantry_model::settings::{BrokerSettings, Bytes, Duration, FlushMode};
+use gantry_remoting::client::{Channel, ChannelSettings, RefuseRequests};
+use gantry_store::{
+    Store,
+    log::memory_files::{MemoryFiles, Operation},
+    views::MemoryViews,
+};
+use gantry_telemetry::Telemetry;
+
+use super::world::{bodies, call, code, pull, send, until};
+
+/// Answer code of a request that the broker carried out.
+const SUCCESS: i32 = 0;
+/// Answer code of a broker that takes no messages.
+const NOT_AVAILABLE: i32 = 14;
+
+/// Brokers so far: each has a name of its own, since all in this process share one table of metrics.
+static BROKERS: AtomicU32 = AtomicU32::new(0);
+
+/// A broker over a disk in memory.
+struct World {
+    broker: RunningBroker,
+    telemetry: Telemetry,
+    disk: MemoryFiles,
+    views: Arc<MemoryViews>,
+    flush: FlushMode,
+}
+
+impl World {
+    async fn start(flush: FlushMode) -> Self {
+        Self::on(MemoryFiles::new(), Arc::default(), flush).await
+    }
+
+    async fn on(disk: MemoryFiles, views: Arc<MemoryViews>, flush: FlushMode) -> Self {
+        let settings = BrokerSettings {
+            broker_name: format!("faults-{}", BROKERS.fetch_add(1, Ordering::Relaxed)),
+            bind: IpAddr::from([127, 0, 0, 1]),
+            remoting_port: 0,
+            vip_channel: false,
+            grpc_port: 0,
+            segment_size: Bytes::mib(16),
+            drain: Duration::from_millis(0),
+            flush,
+            ..BrokerSettings::default()
+        };
+        let telemetry = Telemetry::new().unwrap();
+        let (files, their_views) = (Arc::new(disk.clone()), Arc::clone(&views));
+        let broker = Broker::start_over(
+            settings,
+            &telemetry,
+            Arc::new(SystemResolver),
+            Box::new(move |options, now| Store::open_on(options, their_views, files, now)),
+        );
+        let broker = broker.await.unwrap();
+        Self { broker, telemetry, disk, views, flush }
+    }
+
+    async fn connect(&self) -> Channel {
+        let address = self.broker.addresses().remoting.to_string();
+        let handler = Arc::new(RefuseRequests);
+        Channel::connect(&address, &ChannelSettings::default(), handler).await.unwrap()
+    }
+
+    async fn received(&self, channel: &Channel) -> Vec<String> {
+        bodies(&call(channel, pull("readers", "orders", 0, "*")).await)
+    }
+
+    /// Value of one of the broker's gauges.
+    fn gauge(&self, name: &str) -> String {
+        let metrics = self.telemetry.render_metrics();
+        let of_broker = format!("node_id=\"{}\"", self.broker.services().settings.broker_name);
+        let is_it = |line: &&str| line.starts_with(name) && line.contains(&of_broker);
+        let line = metrics.lines().find(is_it).unwrap_or_else(|| panic!("{name}: {metrics}"));
+        line.rsplit(' ').next().unwrap().to_owned()
+    }
+
+    /// Stops as a process whose log has failed does, and starts on what the power cut `seed` leaves of the disk.
+    async fn restart(self, seed: u64) -> Self {
+        let error = self.broker.stop().await.unwrap_err();
+        assert!(error.to_string().contains("close the store"), "{error}");
+        Self::on(self.disk.crash(seed), Arc::new(self.views.after_crash()), self.flush).await
+    }
+}
+
+#[tokio::test]
+async fn send_whose_sync_fails_is_refused_like_all_after_it_and_the_broker_says_why() {
+    let world = World::start(FlushMode::Sync).await;
+    let channel = world.connect().await;
+    assert_eq!(code(&channel, send("orders", &[], "safe")).await, SUCCESS);
+    // The group of the readers is made by its first pull, which the log takes no more later on.
+    assert_eq!(world.received(&channel).await, ["safe"]);
+    world.disk.fail(Operation::Sync, 0, ErrorKind::Other);
+    assert_eq!(code(&channel, send("orders", &[], "doubtful")).await, NOT_AVAILABLE);
+    let (ready, alive) = (world.telemetry.ready(), world.telemetry.alive());
+    assert!(!ready.is_ready() && !alive.is_ready());
+    let report = ready.to_string();
+    assert!(report.contains("since sync ") && report.contains("/log/0"), "{report}");
+    assert_eq!(world.gauge("gantry_storage_stopped"), "1");
+    // From now on the disk would work again, and nobody may believe it.
+    assert_eq!(code(&channel, send("orders", &[], "refused")).await, NOT_AVAILABLE);
+    assert_eq!(world.received(&channel).await, ["safe"]);
+
+    for seed in 0..3 {
+        let disk = world.disk.crash(seed);
+        let next = World::on(disk, Arc::new(world.views.after_crash()), FlushMode::Sync).await;
+        let channel = next.connect().await;
+        assert_eq!(next.received(&channel).await[0], "safe");
+        assert!(next.telemetry.ready().is_ready());
+        assert_eq!(code(&channel, send("orders", &[], "again")).await, SUCCESS);
+        next.broker.stop().await.unwrap();
+    }
+    world.broker.stop().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn sync_in_the_background_that_fails_stops_sends_though_nobody_waits_for_it() {
+    let world = World::start(FlushMode::Async).await;
+    let channel = world.connect().await;
+    world.disk.fail(Operation::Sync, 0, ErrorKind::Other);
+    assert_eq!(code(&channel, send("orders", &[], "unsynced")).await, SUCCESS);
+    until(async || (!world.telemetry.ready().is_ready()).then_some(())).await;
+    assert_eq!(code(&channel, send("orders", &[], "refused")).await, NOT_AVAILABLE);
+    let next = world.restart(1).await;
+    let channel = next.connect().await;
+    assert_eq!(code(&channel, send("orders", &[], "again")).await, SUCCESS);
+    assert_eq!(next.received(&channel).await.last().unwrap(), "again");
+    next.broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn delayed_message_whose_delivery_the_disk_refuses_is_told_of_and_not_lost() {
+    let world = World::start(FlushMode::Sync).await;
+    let channel = world.connect().await;
+    assert_eq!(code(&channel, send("orders", &[], "first")).await, SUCCESS);
+    assert_eq!(world.received(&channel).await, ["first"]);
+    // The next write is that of its delivery.
+    assert_eq!(code(&channel, send("orders", &[("TIMER_DELAY_MS", "300")], "late")).await, SUCCESS);
+    world.disk.fail(Operation::Write, 0, ErrorKind::Other);
+    until(async || (!world.telemetry.ready().is_ready()).then_some(())).await;
+    let report = world.telemetry.ready().to_string();
+    assert!(report.contains("since write "), "{report}");
+    assert_eq!(world.received(&channel).await, ["first"]);
+    let next = world.restart(2).await;
+    let channel = next.connect().await;
+    until(async || (next.received(&channel).await.len() == 2).then_some(())).await;
+    assert_eq!(next.received(&channel).await, ["first", "late"]);
+    next.broker.stop().await.unwrap();
+}
