@@ -292,9 +292,6 @@ async fn open(
             damaged = report.damage.len(),
             "store opened"
         );
-        for damage in &report.damage {
-            tracing::error!(position = %damage.position, reason = damage.reason, "the log is damaged");
-        }
         let services = Services::new(settings, store, clock, address)?;
         make_own(&services, now)?;
         Ok::<_, StartError>(Arc::new(services))

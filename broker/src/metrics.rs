@@ -95,6 +95,7 @@ impl Metrics {
             ("gantry_storage_view_bytes", status.view_bytes as f64),
             ("gantry_storage_damaged_records", status.damaged_records as f64),
             ("gantry_storage_stopped", f64::from(self.services.store.stopped().is_some())),
+            ("gantry_storage_damaged_files", status.damaged_files as f64),
         ];
         for (name, value) in values {
             gauge!(name, labels.clone()).set(value);

@@ -180,6 +180,12 @@ pub enum ReadError {
     /// The key index could not be read.
     #[error("read the key index")]
     Keys(#[from] KeyError),
+    /// Files of the key index are missing, and are made again from the log in the background.
+    #[error("the key index lacks {missing} bytes of the log and is being made again")]
+    Unindexed {
+        /// Bytes of the log that no file covers.
+        missing: u64,
+    },
 }
 
 /// Why upkeep failed.

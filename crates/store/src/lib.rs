@@ -6,6 +6,7 @@ mod append;
 mod apply;
 mod batch;
 pub mod change;
+mod damage;
 mod errors;
 mod expiry;
 mod groups;
@@ -15,6 +16,7 @@ pub mod log;
 mod offsets;
 mod options;
 mod planted;
+mod query;
 mod queues;
 mod read;
 mod recover;
@@ -32,6 +34,7 @@ mod types;
 pub mod views;
 
 pub use batch::{Batch, Ends, Index, KeySource, Placed};
+pub use damage::Damage;
 pub use errors::{
     AppendError, CloseError, EncodeError, MaintainError, OpenError, ReadError, ReplayError,
     SyncError,
@@ -42,7 +45,7 @@ pub use store::Store;
 pub use tables::image_entries;
 pub use topics::{DataVersion, Topic};
 pub use types::{
-    Boundary, Bounds, Damage, Maintenance, OpenReport, QueueRead, ReadLimits, ReadStatus,
-    StoreStatus, Ticket, Timer,
+    Boundary, Bounds, Maintenance, OpenReport, QueueRead, ReadLimits, ReadStatus, StoreStatus,
+    Ticket, Timer,
 };
 pub use views::{ViewError, layout::Entry};

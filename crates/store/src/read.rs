@@ -2,28 +2,25 @@
 //! Invariant: every record given out was verified; a tail read never touches the views.
 //! Leaves filters to its callers and the bytes' way to a socket to the broker.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use gantry_model::{PhysicalOffset, QueueId, QueueOffset};
 use gantry_record::RecordView;
 
 use crate::{
-    change::{self, key_hash},
     errors::ReadError,
-    log::{self, Patience, RECORD_BYTES_LIMIT, SegmentInfo, Walked},
+    log::{self, Patience, RECORD_BYTES_LIMIT},
     planted::verify,
     queues::{Queue, scan_stored},
     store::Store,
     topics::Topic,
-    types::{Boundary, Bounds, Damage, QueueRead, ReadLimits, ReadStatus},
+    types::{Boundary, Bounds, QueueRead, ReadLimits, ReadStatus},
     views::{Step, layout::Entry},
 };
 
 /// Bytes of a record that tell its size and its magic.
 const HEAD_BYTES: usize = 8;
-/// Hits that one look into the key index gives.
-const HITS_AT_ONCE: usize = 256;
 
 impl Store {
     /// First and next offset of a queue; both 0 for one that never had a message.
@@ -126,7 +123,7 @@ impl Store {
             // A record that can be read alone should not be lost with its neighbour.
             Err(_) if run.len() > 1 => return self.read_each(run, patience, out).map(Some),
             Err(error @ (log::ReadError::OutOfRange { .. } | log::ReadError::Truncated { .. })) => {
-                self.note_damage(position, error.to_string());
+                self.note_damage(position..run[0].end(), error.to_string());
                 return Ok(Some((0, None)));
             }
             Err(source) => {
@@ -141,7 +138,7 @@ impl Store {
                 if run.len() > 1 {
                     return self.read_each(run, patience, out).map(Some);
                 }
-                self.note_damage(entry.position, error.to_string());
+                self.note_damage(entry.position..entry.end(), error.to_string());
                 return Ok(Some((0, None)));
             }
             at = end;
@@ -259,7 +256,7 @@ impl Store {
             Err(error) => error.to_string(),
         };
         if expected {
-            self.note_damage(position, reason);
+            self.note_damage(position..position.plus(1), reason);
         }
         Ok(None)
     }
@@ -276,97 +273,6 @@ impl Store {
         }
         let rest = size as usize - HEAD_BYTES;
         self.log.read(position.plus(HEAD_BYTES as u64), rest, Patience::Wait, out)
-    }
-
-    /// Messages of a topic with that key or unique id, stored in `begin_ms..=end_ms`, newest first.
-    pub fn query_keys(
-        &self,
-        topic: &str,
-        key: &str,
-        begin_ms: u64,
-        end_ms: u64,
-        max: usize,
-    ) -> Result<Vec<Bytes>, ReadError> {
-        // What has expired is not found either.
-        let begin_ms =
-            self.topic(topic).map_or(begin_ms, |topic| begin_ms.max(topic.hidden_before_ms()));
-        let is_wanted = |record: &RecordView<'_>| {
-            record.topic() == topic
-                && (begin_ms..=end_ms).contains(&record.store_time_ms())
-                && change::keys_of(record).words().any(|word| word == key)
-        };
-        let Range { start, end } = self.positions_of(begin_ms, end_ms);
-        let indexed = self.upkeep.keys.covered_to();
-        // What is not indexed yet is newer than what is.
-        let mut found = self.query_log(indexed.max(start)..end, max, &is_wanted)?;
-        let mut rest = start..end.min(indexed);
-        while found.len() < max {
-            let hits = self.upkeep.keys.lookup(key_hash(topic, key), rest.clone(), HITS_AT_ONCE)?;
-            let Some(oldest) = hits.last().copied() else { break };
-            self.take_hits(&hits, max, &is_wanted, &mut found)?;
-            rest.end = oldest;
-        }
-        Ok(found)
-    }
-
-    /// Reads the records that the key index named and keeps those that are wanted: others may have the same hash.
-    fn take_hits(
-        &self,
-        hits: &[PhysicalOffset],
-        max: usize,
-        is_wanted: &dyn Fn(&RecordView<'_>) -> bool,
-        found: &mut Vec<Bytes>,
-    ) -> Result<(), ReadError> {
-        let mut last = None;
-        for position in hits {
-            // A word that is both unique id and key has hit twice.
-            if found.len() == max || last.replace(position) == Some(position) {
-                continue;
-            }
-            let Some(bytes) = self.read_record(*position)? else { continue };
-            if RecordView::parse(&bytes).is_ok_and(|record| is_wanted(&record)) {
-                found.push(bytes);
-            }
-        }
-        Ok(())
-    }
-
-    /// Positions between which the records of a time are, as far as segments tell.
-    fn positions_of(&self, begin_ms: u64, end_ms: u64) -> Range<PhysicalOffset> {
-        let segments = self.log.segments();
-        let is_in_time = |segment: &&SegmentInfo| {
-            let is_before = segment.is_sealed && (1..begin_ms).contains(&segment.last_time_ms);
-            !is_before && segment.first_time_ms <= end_ms
-        };
-        let mut in_time = segments.iter().filter(is_in_time);
-        let Some(first) = in_time.next() else { return PhysicalOffset(0)..PhysicalOffset(0) };
-        let last = in_time.next_back().unwrap_or(first);
-        first.base.max(self.log_start())..last.end.min(self.confirmed())
-    }
-
-    /// The last `max` records of a range that are wanted, newest first.
-    fn query_log(
-        &self,
-        range: Range<PhysicalOffset>,
-        max: usize,
-        is_wanted: &dyn Fn(&RecordView<'_>) -> bool,
-    ) -> Result<Vec<Bytes>, ReadError> {
-        let mut found = VecDeque::new();
-        let mut cursor = self.log.records(range.start, range.end);
-        let failed = |source| ReadError::Log { position: range.start, bytes: 0, source };
-        while range.start < range.end
-            && let Some(walked) = cursor.next().map_err(failed)?
-        {
-            if let Walked::Record { record, .. } = walked
-                && is_wanted(&record)
-            {
-                found.push_back(Bytes::copy_from_slice(record.bytes()));
-                if found.len() > max {
-                    found.pop_front();
-                }
-            }
-        }
-        Ok(found.into_iter().rev().collect())
     }
 
     /// Whether a group without an offset starts this queue at 0: it still has its first message, and that one lies
@@ -488,12 +394,6 @@ impl Store {
             at = end;
         }
         Ok(())
-    }
-
-    /// Reports a damaged place.
-    pub(crate) fn note_damage(&self, position: PhysicalOffset, reason: String) {
-        tracing::error!(%position, reason, "damaged record in the log");
-        self.damage.lock().push(Damage { position, reason });
     }
 }
 

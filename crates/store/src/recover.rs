@@ -141,7 +141,7 @@ impl Store {
             match cursor.next().map_err(|error| failed(ReplayError::Read(error)))? {
                 None => return Ok(records),
                 Some(Walked::Damage(damage)) => {
-                    self.note_damage(damage.position, damage.to_string());
+                    self.note_damage(damage.position..damage.end, damage.reason.to_string());
                 }
                 Some(Walked::Record { record, .. }) => {
                     let change = change::of_record(&record, &self.tables.topics.read());

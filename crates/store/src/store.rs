@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use crate::{
     append::Tail,
     apply::Applier,
+    damage::DamageList,
     errors::{CloseError, MaintainError, OpenError, ReadError, SyncError},
     log::{
         self, Log, LogOptions, StoreId,
@@ -34,12 +35,10 @@ use crate::{
     tables::Tables,
     timers::{Pending, Timers},
     topics::{DataVersion, Topic},
-    types::{Damage, Maintenance, OpenReport, StoreStatus, Timer},
+    types::{Maintenance, OpenReport, StoreStatus, Timer},
     views::{ViewBatch, ViewError, ViewStore},
 };
 
-/// Damaged places remembered; the count goes on.
-const DAMAGE_REMEMBERED: usize = 100;
 /// Records after which the views are flushed: a replay of them takes about a second.
 const FLUSH_RECORDS: u64 = 1_000_000;
 /// Bytes of log after which the views are flushed.
@@ -79,23 +78,6 @@ struct Applying {
     applier: Applier,
     records: u64,
     flushed: PhysicalOffset,
-}
-
-/// Damaged places met since opening.
-#[derive(Debug, Default)]
-pub(crate) struct DamageList {
-    newest: Vec<Damage>,
-    count: u64,
-}
-
-impl DamageList {
-    pub(crate) fn push(&mut self, damage: Damage) {
-        self.count += 1;
-        if self.newest.len() == DAMAGE_REMEMBERED {
-            self.newest.remove(0);
-        }
-        self.newest.push(damage);
-    }
 }
 
 impl Store {
@@ -163,14 +145,15 @@ impl Store {
             views,
         };
         for damage in &found.damage {
-            store.note_damage(damage.position, damage.to_string());
+            store.note_damage(damage.position..damage.end, damage.reason.to_string());
         }
+        store.note_broken_keys();
         let records_replayed = store.replay(from)?;
         let report = OpenReport {
             records_replayed,
             views_rebuilt: rebuilt,
             cut_at: found.cut.map(|cut| cut.position),
-            damage: store.damage.lock().newest.clone(),
+            damage: store.damage.lock().newest().to_vec(),
         };
         Ok((Arc::new(store), report))
     }
@@ -342,6 +325,7 @@ impl Store {
     /// Upkeep, to be called every few seconds: indexes keys, lets go of what is too old or too much, and flushes the
     /// views when a replay would take long.
     pub fn maintain(&self, now: Now) -> Result<Maintenance, MaintainError> {
+        self.note_broken_keys();
         self.index_keys()?;
         let forgotten = self.forget_old(now)?;
         self.views.note_log_start(self.log_start());
@@ -404,8 +388,9 @@ impl Store {
             view_bytes: self.views.size_bytes(),
             topics: self.tables.topics.read().len(),
             groups: self.tables.groups.read().len(),
-            damage: damage.newest.clone(),
-            damaged_records: damage.count,
+            damage: damage.newest().to_vec(),
+            damaged_records: damage.records(),
+            damaged_files: damage.files(),
         }
     }
 }

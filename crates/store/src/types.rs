@@ -4,6 +4,8 @@
 
 use gantry_model::{PhysicalOffset, QueueOffset};
 
+use crate::damage::Damage;
+
 /// Position at which an append is durable as promised, once it is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
@@ -101,15 +103,6 @@ pub struct OpenReport {
     pub damage: Vec<Damage>,
 }
 
-/// A place of the log that cannot be read as what was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// Where.
-    pub position: PhysicalOffset,
-    /// What is wrong.
-    pub reason: String,
-}
-
 /// What upkeep did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Maintenance {
@@ -152,6 +145,8 @@ pub struct StoreStatus {
     pub groups: usize,
     /// Damaged places found since opening, the newest last, at most 100.
     pub damage: Vec<Damage>,
-    /// Number of damaged records met since opening.
+    /// Number of damaged places of the log met since opening.
     pub damaged_records: u64,
+    /// Number of damaged files of views and key index met since opening.
+    pub damaged_files: u64,
 }

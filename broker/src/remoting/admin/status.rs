@@ -32,6 +32,8 @@ const VERSION_NAME: &str = "V5_3_3";
 const DELAY_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
 /// Most pending timers that are counted: with more, the figure stays there.
 const TIMERS_COUNTED_MAX: usize = 10_000;
+/// Damaged places that the answer names, the newest first.
+const DAMAGE_SHOWN_MAX: usize = 10;
 /// How a line or a pool without a limit of its own is shown.
 const NO_LIMIT: i32 = i32::MAX;
 
@@ -212,9 +214,19 @@ fn log(table: &mut Table, services: &Services, store: &StoreStatus, figured: &Fi
     // What is written is in the file at once, and no pool of buffers stands before it.
     table.put("remainHowManyDataToCommit", size_text(0));
     table.put("remainTransientStoreBufferNumbs", NO_LIMIT);
+    damage(table, store);
     let oldest_ms = services.store.oldest_time_ms();
     let oldest_ms = if oldest_ms == 0 { -1 } else { oldest_ms as i64 };
     table.put("earliestMessageTimeStamp", oldest_ms);
+}
+
+/// Not RocketMQ's: damaged places found since the start, and the newest of them.
+fn damage(table: &mut Table, store: &StoreStatus) {
+    table.put("damagedRecords", store.damaged_records);
+    table.put("damagedFiles", store.damaged_files);
+    let newest = store.damage.iter().rev().take(DAMAGE_SHOWN_MAX);
+    let newest: Vec<_> = newest.map(ToString::to_string).collect();
+    table.put("damageNewest", newest.join("; "));
 }
 
 /// Requests are handled as they are read; only reads of old messages and look-ups wait for a turn.

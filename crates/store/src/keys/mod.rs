@@ -83,6 +83,8 @@ pub struct KeyIndex {
     state: RwLock<State>,
     /// Held while files are made or removed.
     change: Mutex<()>,
+    /// Files that turned out to be broken and were given up, until somebody asks.
+    broken: Mutex<Vec<PathBuf>>,
 }
 
 impl std::fmt::Debug for KeyIndex {
@@ -102,10 +104,17 @@ impl KeyIndex {
         applied: PhysicalOffset,
     ) -> Result<Self, KeyError> {
         files.create_dir(dir).map_err(at(dir, "make folder"))?;
-        let mut found = open_files(dir, files.as_ref())?;
+        let mut broken = Vec::new();
+        let mut found = open_files(dir, files.as_ref(), &mut broken)?;
         let (memory, read_back) = first_memory(&mut found, applied.0)?;
         let state = RwLock::new(State { files: found, memory, read_back });
-        Ok(Self { dir: dir.to_owned(), files, state, change: Mutex::new(()) })
+        let broken = Mutex::new(broken);
+        Ok(Self { dir: dir.to_owned(), files, state, change: Mutex::new(()), broken })
+    }
+
+    /// Files that turned out to be broken since the last call. Their ranges are gaps, which are filled from the log.
+    pub fn take_broken(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.broken.lock())
     }
 
     /// Position from which on every record must be added, also those without a key.
@@ -225,7 +234,11 @@ impl KeyIndex {
         let before = state.files.len();
         state.files.retain(|f| !Arc::ptr_eq(f, file));
         // Another lookup may have been faster.
-        if state.files.len() < before { self.remove(file) } else { Ok(()) }
+        if state.files.len() == before {
+            return Ok(());
+        }
+        self.broken.lock().push(self.dir.join(file_name(&file.range())));
+        self.remove(file)
     }
 
     /// Forgets what lies wholly before the log's start.
@@ -276,7 +289,11 @@ impl KeyIndex {
 }
 
 /// Files that are whole and do not overlap, ordered by position. Others are removed.
-fn open_files(dir: &Path, files: &dyn Files) -> Result<Vec<Arc<KeyFile>>, KeyError> {
+fn open_files(
+    dir: &Path,
+    files: &dyn Files,
+    broken: &mut Vec<PathBuf>,
+) -> Result<Vec<Arc<KeyFile>>, KeyError> {
     let names = files.list(dir).map_err(at(dir, "list folder"))?;
     let mut found: Vec<KeyFile> = Vec::new();
     let mut removed = Vec::new();
@@ -285,9 +302,12 @@ fn open_files(dir: &Path, files: &dyn Files) -> Result<Vec<Arc<KeyFile>>, KeyErr
             removed.push(name);
             continue;
         };
-        match KeyFile::open(files, &dir.join(&name), range)? {
-            Some(file) => found.push(file),
-            None => removed.push(name),
+        let path = dir.join(&name);
+        if let Some(file) = KeyFile::open(files, &path, range)? {
+            found.push(file);
+        } else {
+            broken.push(path);
+            removed.push(name);
         }
     }
     // The longest of those that begin alike first: it replaces the others.

@@ -21,7 +21,7 @@ use super::{
     blocks::{BLOCK_BYTES, Blocks, block_start},
     files::Files,
     reader::{RecordCursor, Walker},
-    segment::Segment,
+    segment::{Segment, segment_path},
 };
 use crate::planted::sync_data;
 
@@ -312,6 +312,14 @@ impl Log {
         let mut bytes = vec![0; size];
         if self.read_file(&segment, start, patience, &mut bytes).is_ok() {
             self.0.read_last.put(start.0, bytes);
+        }
+    }
+
+    /// File of a position, and the byte there. Where no segment is, the file is the one that would begin there.
+    pub(crate) fn locate(&self, position: PhysicalOffset) -> (PathBuf, Option<u64>) {
+        match self.0.segment_at(position.0) {
+            Some(segment) => (segment.path.clone(), Some(position.0 - segment.base)),
+            None => (segment_path(&self.0.dir, position.0), None),
         }
     }
 

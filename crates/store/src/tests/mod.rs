@@ -2,6 +2,7 @@
 //! Invariant: a world has its own folder and its own clock, and leaves nothing behind.
 //! Leaves the log's own promises to the log.
 
+mod bit_flips;
 mod crash_states;
 mod derived;
 mod expiry;

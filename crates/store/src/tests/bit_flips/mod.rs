@@ -1,0 +1,6 @@
+//! One flipped bit, anywhere in the folder: found on a read, at a start or by a scrub, reported with file and byte, and
+//! never delivered as something else than what was sent. What is intact is served on.
+
+mod keys;
+mod records;
+mod scene;
