@@ -8,6 +8,7 @@ use std::{
 };
 
 use gantry_client::Cause;
+use gantry_store::inspect::InspectError;
 
 /// Shown by `gantry --help`.
 pub(crate) const EXIT_CODES_HELP: &str = "\
@@ -17,7 +18,8 @@ Exit codes:
   2  wrong usage
   3  the topic, group, broker or message does not exist
   4  no server answers
-  5  fewer messages than asked for";
+  5  fewer messages than asked for
+  7  the store cannot be read";
 
 /// Why a command did not do what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,7 @@ pub(crate) enum Exit {
     NotFound = 3,
     Unreachable = 4,
     Incomplete = 5,
+    Unreadable = 7,
 }
 
 impl From<Exit> for ExitCode {
@@ -72,6 +75,9 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
     let by_failure = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
     if let Some(failure) = by_failure {
         return failure.exit;
+    }
+    if error.chain().any(<dyn std::error::Error>::is::<InspectError>) {
+        return Exit::Unreadable;
     }
     match Cause::of(error.as_ref()) {
         Some(Cause::NotFound) => Exit::NotFound,

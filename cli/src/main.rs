@@ -16,7 +16,7 @@ use std::{io, process::ExitCode};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    commands::{cluster, group, message, offset, topic},
+    commands::{cluster, group, message, offset, store, topic},
     context::{Context, GlobalArgs},
 };
 
@@ -50,6 +50,9 @@ enum Command {
     /// Send, read and find messages.
     #[command(subcommand)]
     Message(message::MessageCommand),
+    /// Look into the folder of a broker's store, and check it. Nothing is changed; the broker may run.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Serve: name server and broker in this process.
     Standalone(Box<standalone::StandaloneArgs>),
     /// Generate load and measure.
@@ -85,6 +88,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Cluster(command) => Context::block_on(cluster::run(command, &context)),
         Command::Offset(command) => Context::block_on(offset::run(command, &context)),
         Command::Message(command) => Context::block_on(message::run(command, &context)),
+        Command::Store(command) => store::run(command, &context),
         Command::Standalone(args) => standalone::run(*args),
         Command::Bench(command) => bench::run(command, &context),
         Command::Version => Ok(output::line(&format!("gantry {}", env!("CARGO_PKG_VERSION")))?),

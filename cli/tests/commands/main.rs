@@ -6,5 +6,6 @@ mod cluster;
 mod messages;
 mod offsets;
 mod program;
+mod store;
 mod topics;
 mod world;

@@ -13,7 +13,7 @@ pub(crate) struct World {
     process: Child,
     nameserver: String,
     broker: String,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// How a command ended.
@@ -40,7 +40,12 @@ impl World {
         let value = |key| line.split_whitespace().find_map(|word| word.strip_prefix(key));
         let [nameserver, broker] = ["nameserver=", "remoting="]
             .map(|key| value(key).unwrap_or_else(|| panic!("{key} in {line:?}")).to_owned());
-        Self { process, nameserver, broker, _dir: dir }
+        Self { process, nameserver, broker, dir }
+    }
+
+    /// Folder of all data.
+    pub(crate) fn dir(&self) -> &str {
+        self.dir.path().to_str().unwrap()
     }
 
     pub(crate) fn broker(&self) -> &str {

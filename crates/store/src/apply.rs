@@ -186,11 +186,11 @@ pub(crate) fn put_entry(
     batch.put(View::Queue, &key, &layout::encode_entry(entry));
 }
 
-fn put_next(batch: &mut ViewBatch, topic: TopicId, queue: QueueId, next: QueueOffset) {
+pub(crate) fn put_next(batch: &mut ViewBatch, topic: TopicId, queue: QueueId, next: QueueOffset) {
     batch.put(View::Meta, &layout::next_key(topic, queue), &next.0.to_be_bytes());
 }
 
-fn put_timer(batch: &mut ViewBatch, timer: TimerSet) {
+pub(crate) fn put_timer(batch: &mut ViewBatch, timer: TimerSet) {
     let key = layout::timer_key(timer.due_ms, timer.position);
     batch.put(View::Timer, &key, &layout::encode_timer_target(timer.target));
 }

@@ -78,7 +78,7 @@ pub(crate) fn of_record(
         }
         return Ok(Some(Change::State(entries)));
     }
-    if record.topic().starts_with(INTERNAL_PREFIX) {
+    if is_internal(record.topic()) {
         return Ok(None);
     }
     let ends = record.property(ENDS).and_then(Ends::parse);
@@ -99,6 +99,11 @@ pub(crate) fn of_record(
         timer: timer_of(record, topics),
         ends,
     })))
+}
+
+/// Whether a topic is one of the store's own.
+pub(crate) fn is_internal(topic: &str) -> bool {
+    topic.starts_with(INTERNAL_PREFIX)
 }
 
 fn timer_of(record: &RecordView<'_>, topics: &TopicTable) -> Option<TimerSet> {

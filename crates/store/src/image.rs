@@ -176,13 +176,14 @@ pub(crate) fn own_draft<'a>(topic: &'a str, body: &'a [u8]) -> Draft<'a> {
 }
 
 /// One record of an image, taken apart.
-enum Piece<'a> {
+pub(crate) enum Piece<'a> {
     Begin,
     Part { number: u32, state: &'a [u8] },
     End { parts: u32, crc: u32 },
 }
 
-fn piece_of<'a>(
+/// The piece that a record is, and the position up to which the image holds all state.
+pub(crate) fn piece_of<'a>(
     record: &RecordView<'a>,
 ) -> Result<Option<(PhysicalOffset, Piece<'a>)>, ImageError> {
     let body = record.body();
@@ -219,12 +220,16 @@ struct Partial {
 
 /// Follows the records of images and tells when one is complete.
 #[derive(Default)]
-struct Follower {
+pub(crate) struct Follower {
     partial: Option<Partial>,
 }
 
 impl Follower {
-    fn follow(&mut self, record: &RecordView<'_>) -> Result<Option<ImageAt>, ImageError> {
+    /// The image that `record` completes.
+    pub(crate) fn follow(
+        &mut self,
+        record: &RecordView<'_>,
+    ) -> Result<Option<ImageAt>, ImageError> {
         let Some((position, piece)) = piece_of(record)? else {
             return Ok(None);
         };

@@ -11,6 +11,7 @@ mod errors;
 mod expiry;
 mod groups;
 pub mod image;
+pub mod inspect;
 pub mod keys;
 pub mod log;
 mod offsets;

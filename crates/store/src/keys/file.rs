@@ -30,7 +30,7 @@ const COUNT_AT: usize = BLOCK_ENTRIES * ENTRY_BYTES;
 const WRITE_BLOCKS: usize = 256;
 
 /// An open file.
-pub(super) struct KeyFile {
+pub(crate) struct KeyFile {
     path: PathBuf,
     file: Arc<dyn LogFile>,
     from: u64,
@@ -44,7 +44,7 @@ pub(super) fn file_name(range: &Range<u64>) -> String {
 }
 
 /// The range that a file of this name covers, if it is a key file.
-pub(super) fn range_of_name(name: &str) -> Option<Range<u64>> {
+pub(crate) fn range_of_name(name: &str) -> Option<Range<u64>> {
     let (from, to) = name.strip_suffix(".keys")?.split_once('-')?;
     let number = |text: &str| if text.len() == 20 { text.parse().ok() } else { None };
     Some(number(from)?..number(to)?).filter(|range| range.start < range.end)
@@ -144,7 +144,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 impl KeyFile {
     /// `None` if it is not whole: its range has to be read from the log again.
-    pub(super) fn open(
+    pub(crate) fn open(
         files: &dyn Files,
         path: &Path,
         range: Range<u64>,
@@ -162,20 +162,21 @@ impl KeyFile {
         Ok(is_whole.then(|| Self { path: path.to_owned(), file, from, to, entries }))
     }
 
-    pub(super) fn range(&self) -> Range<u64> {
+    pub(crate) fn range(&self) -> Range<u64> {
         self.from..self.to
     }
 
-    pub(super) fn entries(&self) -> usize {
+    pub(crate) fn entries(&self) -> usize {
         self.entries as usize
     }
 
-    fn blocks(&self) -> u64 {
+    /// Number of its blocks.
+    pub(crate) fn blocks(&self) -> u64 {
         self.entries.div_ceil(BLOCK_ENTRIES as u64)
     }
 
     /// `None` if the block is broken.
-    fn block(&self, index: u64) -> Result<Option<Vec<KeyEntry>>, KeyError> {
+    pub(crate) fn block(&self, index: u64) -> Result<Option<Vec<KeyEntry>>, KeyError> {
         let mut block = [0; BLOCK_BYTES];
         let position = (1 + index) * BLOCK_BYTES as u64;
         let read = self.file.read_at(&mut block, position).map_err(at(&self.path, "read"))?;

@@ -17,7 +17,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::log::files::Files;
 
-use file::{KeyFile, file_name, range_of_name, write_file};
+pub(crate) use file::{KeyFile, range_of_name};
+use file::{file_name, write_file};
 
 /// Bytes of log whose entries one file holds.
 const FILE_LOG_BYTES: u64 = 64 * 1024 * 1024;

@@ -12,6 +12,7 @@ mod reader;
 mod recover;
 mod segment;
 mod shared;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -26,6 +27,7 @@ use gantry_model::PhysicalOffset;
 use gantry_record::RecordError;
 
 pub use batch::RecordBatch;
+pub(crate) use own::Own;
 pub use own::{FORMAT_VERSION, MARK_TOPIC, SEGMENT_TOPIC, SegmentHeader, StoreId};
 pub use reader::{RecordCursor, Walked};
 pub use recover::{Cut, OpenReport};

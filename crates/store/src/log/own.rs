@@ -67,7 +67,7 @@ pub struct SegmentHeader {
 
 /// A record of the log's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Own {
+pub(crate) enum Own {
     Header(SegmentHeader),
     Mark {
         store_id: StoreId,
@@ -81,7 +81,7 @@ pub(super) enum Own {
 
 impl Own {
     /// Reads a verified record as one of the log's own, if it is one.
-    pub(super) fn of(record: &RecordView<'_>) -> Option<Self> {
+    pub(crate) fn of(record: &RecordView<'_>) -> Option<Self> {
         match record.topic() {
             SEGMENT_TOPIC => header_of(record.body()),
             MARK_TOPIC => mark_of(record.body()),

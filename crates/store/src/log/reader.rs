@@ -151,8 +151,13 @@ impl Walker {
         })
     }
 
+    /// Forgets what was read, so that the next step reads the disk.
+    pub(super) fn forget(&mut self) {
+        self.buf.clear();
+    }
+
     /// The record that the last step verified: its bytes are still in the buffer.
-    fn held(&self, at: u64, next: u64) -> Walked<'_> {
+    pub(super) fn held(&self, at: u64, next: u64) -> Walked<'_> {
         let range = (at - self.buf_at) as usize..(next - self.buf_at) as usize;
         let record = RecordView::parse(&self.buf[range]).expect("the last step verified it");
         Walked::Record { position: PhysicalOffset(at), record }

@@ -60,18 +60,18 @@ pub struct Cut {
 }
 
 /// One segment as found.
-struct Found {
-    segment: Arc<Segment>,
-    header: Result<(SegmentHeader, u64), DamageReason>,
+pub(super) struct Found {
+    pub(super) segment: Arc<Segment>,
+    pub(super) header: Result<(SegmentHeader, u64), DamageReason>,
 }
 
 /// What the walk to the end has told.
-struct Tail {
-    end: u64,
-    reason: Option<DamageReason>,
-    last_time_ms: Option<u64>,
+pub(super) struct Tail {
+    pub(super) end: u64,
+    pub(super) reason: Option<DamageReason>,
+    pub(super) last_time_ms: Option<u64>,
     /// Known to be synced, by the newest header or mark or by the caller's word.
-    synced: u64,
+    pub(super) synced: u64,
     newest_image: Option<PhysicalOffset>,
     damage: Vec<Damage>,
 }
@@ -132,7 +132,7 @@ impl From<ReadError> for OpenError {
     }
 }
 
-fn find_segments(
+pub(super) fn find_segments(
     options: &LogOptions,
     files: &dyn Files,
     names: &[String],
@@ -193,7 +193,7 @@ fn read_header(probe: Segment) -> Result<Result<(SegmentHeader, u64), DamageReas
 }
 
 /// The store of the segments: each good header must name the same one.
-fn store_id_of(found: &[Found], options: &LogOptions) -> Result<StoreId, OpenError> {
+pub(super) fn store_id_of(found: &[Found], options: &LogOptions) -> Result<StoreId, OpenError> {
     let mut ids = found.iter().filter_map(|found| {
         found.header.as_ref().ok().map(|(header, _)| (header.store_id, &found.segment.path))
     });
@@ -214,7 +214,11 @@ fn scan_start(options: &LogOptions, segments: &[Arc<Segment>], synced: u64) -> u
     options.scan_from.0.max(synced).max(base)
 }
 
-fn find_tail(options: &LogOptions, found: &[Found], store_id: StoreId) -> Result<Tail, OpenError> {
+pub(super) fn find_tail(
+    options: &LogOptions,
+    found: &[Found],
+    store_id: StoreId,
+) -> Result<Tail, OpenError> {
     let segments: Vec<_> = found.iter().map(|found| found.segment.clone()).collect();
     let newest = found.iter().rev().find_map(|found| found.header.as_ref().ok());
     let synced_by_header = newest.map_or(0, |(header, _)| header.synced.0);
@@ -371,7 +375,7 @@ fn rewrite(segment: &Segment, mut from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn note_times(found: &[Found], tail: &Tail) {
+pub(super) fn note_times(found: &[Found], tail: &Tail) {
     for pair in found.windows(2) {
         if let Ok((header, _)) = &pair[1].header {
             pair[0].segment.note_last_time(header.last_time_ms);

@@ -9,6 +9,7 @@ mod expiry;
 mod faults_io;
 mod faults_world;
 mod generations;
+mod inspect;
 mod offsets;
 mod power_cut;
 mod queues;

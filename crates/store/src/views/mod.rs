@@ -7,7 +7,7 @@ pub mod layout;
 mod memory;
 mod rocks;
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc};
 
 use gantry_model::PhysicalOffset;
 
@@ -146,6 +146,11 @@ pub(crate) fn open(options: &StoreOptions) -> Result<Arc<dyn ViewStore>, ViewErr
         write_bytes: options.view_write_bytes,
     };
     Ok(Arc::new(RocksViews::open(&options.dir.join("views"), memory)?))
+}
+
+/// Opens the views in `dir` as they were flushed last, for reading alone: nothing in the folder changes.
+pub(crate) fn open_for_reading(dir: &Path) -> Result<Box<dyn ViewRead + Send + Sync>, ViewError> {
+    Ok(Box::new(RocksViews::open_for_reading(dir)?))
 }
 
 /// One step of a batch.

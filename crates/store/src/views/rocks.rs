@@ -37,6 +37,8 @@ pub struct RocksMemory {
 const INSERT_HINT: &str = "memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.8";
 /// Files that RocksDB holds open.
 const OPEN_FILES_MAX: i32 = 256;
+/// Times that opening for reading is tried.
+const READ_TRIES: u32 = 5;
 /// Bits of filter for each key: one look in a hundred is in vain.
 const FILTER_BITS: f64 = 10.0;
 
@@ -70,6 +72,28 @@ impl RocksViews {
             }
             outcome => outcome.map_err(|source| failed("open", source)),
         }
+    }
+
+    /// Opens the views in `dir` as they were flushed last, for reading alone: nothing in the folder changes, also when
+    /// another process has them open.
+    pub(super) fn open_for_reading(dir: &Path) -> Result<Self, ViewError> {
+        let mut tries = 1;
+        loop {
+            match Self::try_open_for_reading(dir) {
+                // Files may have been merged into others between the look at their list and their opening.
+                Err(_) if tries < READ_TRIES => tries += 1,
+                outcome => return outcome.map_err(|source| failed("open", source)),
+            }
+        }
+    }
+
+    fn try_open_for_reading(dir: &Path) -> Result<Self, rocksdb::Error> {
+        let mut options = Options::default();
+        // All files are opened at once, so that those that are removed later can be read on.
+        options.set_max_open_files(-1);
+        let names = View::ALL.map(View::name);
+        let db = DB::open_cf_for_read_only(&options, dir, names, false)?;
+        Ok(Self { db, write: WriteOptions::default(), log_start: Arc::new(AtomicU64::new(0)) })
     }
 
     fn try_open(dir: &Path, memory: RocksMemory) -> Result<Self, rocksdb::Error> {
