@@ -4,6 +4,7 @@
 //! Leaves the threads to `load` and `pull`, the measuring to `measure`, whole scenarios to `suite`.
 
 mod answer;
+mod cold;
 mod compare;
 mod echo;
 mod filter;
@@ -11,6 +12,7 @@ mod load;
 mod malformed;
 mod markdown;
 mod measure;
+mod memory;
 mod one_thread;
 mod peers;
 mod process;
@@ -19,9 +21,11 @@ mod ratio;
 mod recovery;
 mod report;
 mod request;
+mod reuse;
 mod server;
 mod suite;
 mod target;
+mod topics;
 
 use std::{io, net::TcpListener, sync::atomic::Ordering::Relaxed, thread, time::Duration};
 

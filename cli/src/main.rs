@@ -57,7 +57,7 @@ enum Command {
     Standalone(Box<standalone::StandaloneArgs>),
     /// Generate load and measure.
     #[command(subcommand)]
-    Bench(bench::BenchCommand),
+    Bench(Box<bench::BenchCommand>),
     /// Print the version.
     Version,
     /// Print a completion script for a shell.
@@ -90,7 +90,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Message(command) => Context::block_on(message::run(command, &context)),
         Command::Store(command) => store::run(command, &context),
         Command::Standalone(args) => standalone::run(*args),
-        Command::Bench(command) => bench::run(command, &context),
+        Command::Bench(command) => bench::run(*command, &context),
         Command::Version => Ok(output::line(&format!("gantry {}", env!("CARGO_PKG_VERSION")))?),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut io::stdout());

@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context;
 use clap::{ArgAction, Args, ValueEnum};
 use gantry_broker::{Broker, RunningBroker};
-use gantry_model::settings::{BrokerSettings, FlushMode, NameServerSettings};
+use gantry_model::settings::{BrokerSettings, Bytes, FlushMode, NameServerSettings};
 use gantry_nameserver::{NameServer, RunningNameServer};
 use gantry_telemetry::{LogFormat, Telemetry, init_logs};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -63,6 +63,12 @@ pub(crate) struct StandaloneArgs {
     /// When a message is answered.
     #[arg(long, value_enum, default_value = "async")]
     flush: Flush,
+    /// Bytes of a log file, such as 64Mi [default: 1Gi].
+    #[arg(long, value_name = "BYTES")]
+    segment_size: Option<Bytes>,
+    /// Bytes of the log beyond which its oldest files go, at least two of them [default: only age counts].
+    #[arg(long, value_name = "BYTES")]
+    retention_size: Option<Bytes>,
     /// Host that clients connect to [default: the bind address].
     #[arg(long, value_name = "HOST")]
     advertise: Option<String>,
@@ -179,7 +185,10 @@ fn name_server_settings(args: &StandaloneArgs) -> NameServerSettings {
 }
 
 fn broker_settings(args: &StandaloneArgs, name_server: SocketAddr) -> BrokerSettings {
+    let default = BrokerSettings::default();
     BrokerSettings {
+        segment_size: args.segment_size.unwrap_or(default.segment_size),
+        retention_size: args.retention_size,
         cluster_name: args.cluster_name.clone(),
         broker_name: args.broker_name.clone(),
         data_dir: args.data.join("broker"),
@@ -195,7 +204,7 @@ fn broker_settings(args: &StandaloneArgs, name_server: SocketAddr) -> BrokerSett
             Flush::Async => FlushMode::Async,
         },
         auto_create_topics: args.auto_create_topics,
-        ..BrokerSettings::default()
+        ..default
     }
 }
 

@@ -25,7 +25,7 @@ use crate::exit::Failure;
 /// Messages after which a server counts as warm, however short that took.
 const WARM_MESSAGES: u64 = 2_000_000;
 /// Scenarios that count starts and restarts of Gantry's own store.
-const OWN_SERVERS_ONLY: [Scenario; 2] = [Scenario::W14, Scenario::W15];
+const OWN_SERVERS_ONLY: [Scenario; 3] = [Scenario::W8Cold, Scenario::W14, Scenario::W15];
 
 /// Which servers, and how.
 #[derive(Debug, Clone, Args)]
@@ -99,7 +99,8 @@ fn compare(args: &CompareArgs, scenario: Scenario, pairs: &mut Pairs) -> anyhow:
 fn start(args: &CompareArgs, binary: &Path, flush: &'static str) -> anyhow::Result<Contender> {
     let data = DataFolder::new(args.suite.data.as_deref());
     let (binary, core) = (binary.to_owned(), args.suite.server_core);
-    let server = Server::start(&ServerSettings { binary, data: data.path(), core, flush })?;
+    let server =
+        Server::start(&ServerSettings { binary, data: data.path(), core, flush, more: vec![] })?;
     let idle_bytes = super::process::Sample::take(server.process.pid())?.anonymous_bytes;
     Ok(Contender { server, _data: data, idle_bytes })
 }

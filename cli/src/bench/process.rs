@@ -20,6 +20,8 @@ pub(crate) struct Sample {
     /// Calls of the read and write families (`syscr`, `syscw`) since the process began; socket
     /// calls such as `recvfrom` are not among them.
     pub read_write_calls: u64,
+    /// Bytes that it caused to be read from a device (`read_bytes`) since it began.
+    pub device_read_bytes: u64,
     /// Bytes that it gave to file systems for a device (`write_bytes`) since it began, in whole pages.
     pub device_bytes: u64,
 }
@@ -35,6 +37,7 @@ impl Sample {
             anonymous_bytes: field(&status, "RssAnon:").unwrap_or_default() * 1024,
             read_write_calls: field(&calls, "syscr:").unwrap_or_default()
                 + field(&calls, "syscw:").unwrap_or_default(),
+            device_read_bytes: field(&calls, "read_bytes:").unwrap_or_default(),
             device_bytes: field(&calls, "write_bytes:").unwrap_or_default(),
         })
     }

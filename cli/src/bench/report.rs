@@ -47,6 +47,11 @@ impl Row {
         }
     }
 
+    /// Messages a second, of a row with load.
+    pub(crate) fn rate_per_s(&self) -> Option<f64> {
+        self.measured.as_ref().map(|measured| measured.rate_per_s)
+    }
+
     /// A row of single figures.
     pub(crate) fn of_figures<const N: usize>(
         scenario: &str,

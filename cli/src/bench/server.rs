@@ -102,6 +102,8 @@ pub(crate) struct ServerSettings {
     pub core: u32,
     /// `sync` or `async`.
     pub flush: &'static str,
+    /// Further arguments, which only Gantry itself knows.
+    pub more: Vec<String>,
 }
 
 /// A running Gantry.
@@ -124,6 +126,7 @@ impl Server {
         for (name, port) in ["nameserver", "remoting", "grpc", "http"].iter().zip(free_ports()?) {
             arguments.extend([format!("--{name}-port"), port.to_string()]);
         }
+        arguments.extend(settings.more.iter().cloned());
         let started_at = Instant::now();
         let (process, output) = spawn(&settings.binary, &arguments, settings.core)?;
         let line = first_line(output)?;

@@ -4,39 +4,33 @@
 //! Leaves single loads to `bench`, processes to `server`.
 
 use std::{
-    net::TcpStream,
     path::{Path, PathBuf},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use gantry_client::Admin;
-use gantry_model::TopicName;
 
 use super::{
-    ConsumeArgs, EchoArgs, EndToEnd, LoadArgs, WindowArgs, consume, echo, end_to_end, load,
+    ConsumeArgs, EchoArgs, EndToEnd, LoadArgs, WindowArgs, consume, echo, end_to_end,
     markdown::{self, Making},
     process::pin,
     produce,
     recovery::{first_send, load_and_kill},
     report::Row,
     server::{Server, ServerSettings},
-    target::{self, with_client},
+    target,
 };
-use crate::{context::Context, exit::Failure, progress::Progress};
+use crate::{context::Context, exit::Failure};
 
 /// Bytes of log that one 1 KiB message with ids takes.
-const RECORD_BYTES: u64 = 1_300;
+pub(super) const RECORD_BYTES: u64 = 1_300;
 /// Messages by which a group that keeps up may be behind, in W16: 40 ms at 100,000 a second.
 const LEAD_MAX: u64 = 4_096;
 /// Messages of one batch in W2.
 const BATCH: u32 = 32;
 /// Groups of scenario W13.
 const FAN_OUT: u32 = 10;
-/// Topics and connections of scenario W14.
-const MANY_TOPICS: u32 = 10_000;
-const IDLE_CONNECTIONS: u32 = 1_000;
 
 /// One scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,17 +43,19 @@ pub(crate) enum Scenario {
     W3,
     /// End to end at 1,000, 10,000 and 50,000 a second.
     W4,
-    /// Sync flush, 1 and 256 in flight.
+    /// Sync flush, 1 and 256 in flight, on new segments and on segments that are written again.
     W5,
-    /// 64 topics of one queue.
+    /// One topic, and many.
     W7,
     /// One group reads a warm backlog.
     W8,
+    /// One group reads a backlog that is not in memory, alone and beside W1 at half its rate.
+    W8Cold,
     /// One of 100 tags: of a backlog, and of what is sent.
     W11,
     /// Produce, and ten groups that each read everything.
     W13,
-    /// Memory: idle, with 10,000 topics, with 1,000 idle connections.
+    /// Memory: idle, with 10,000 topics, with 1,000 idle connections, under W1.
     W14,
     /// First send after a start: empty, and after a kill with a filled log.
     W15,
@@ -106,6 +102,18 @@ pub(crate) struct SuiteArgs {
     /// Messages of a backlog.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) backlog: u64,
+    /// Size of the backlog in W8-cold, in MiB [default: 20 GiB, at most a third of the free disk].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) cold_mib: Option<u64>,
+    /// Time under load in W14.
+    #[arg(long, default_value = "1m", value_parser = humantime::parse_duration)]
+    pub(super) memory_load: Duration,
+    /// Numbers of topics in W7, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "1,64,10000,100000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(super) many_topics: Vec<u32>,
+    /// Queues of each topic in W7.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(super) topic_queues: u32,
     #[command(flatten)]
     pub(super) window: WindowArgs,
 }
@@ -181,8 +189,9 @@ impl Suite<'_> {
             Scenario::W3 => self.one_in_flight(),
             Scenario::W4 => self.arrivals(),
             Scenario::W5 => self.sync_flush(),
-            Scenario::W7 => self.produce("W7", |load| (load.topics, load.queues) = (64, 1)),
+            Scenario::W7 => self.topics(),
             Scenario::W8 => self.backlog(),
+            Scenario::W8Cold => self.cold_backlog(),
             Scenario::W11 => self.tag_filter(),
             Scenario::W13 => self.keep_up("W13", FAN_OUT),
             Scenario::W14 => self.memory(),
@@ -208,13 +217,29 @@ impl Suite<'_> {
 
     /// A server on the data of one that has ended.
     pub(super) fn start(&self, data: DataFolder, flush: &'static str) -> anyhow::Result<Owned> {
+        self.start_with(data, flush, &[])
+    }
+
+    /// A server with an empty folder and further arguments.
+    pub(super) fn own_with(&self, flush: &'static str, more: &[&str]) -> anyhow::Result<Owned> {
+        self.start_with(DataFolder::new(self.args.data.as_deref()), flush, more)
+    }
+
+    fn start_with(
+        &self,
+        data: DataFolder,
+        flush: &'static str,
+        more: &[&str],
+    ) -> anyhow::Result<Owned> {
         let Some(binary) = self.args.server_binary.clone() else {
             let name = self.scenario.id();
             let text = format!("scenario {name} needs a server of its own: give --server-binary");
             return Err(Failure::usage(text));
         };
         let core = self.args.server_core;
-        let server = Server::start(&ServerSettings { binary, data: data.0.clone(), core, flush })?;
+        let more = more.iter().map(ToString::to_string).collect();
+        let settings = ServerSettings { binary, data: data.path(), core, flush, more };
+        let server = Server::start(&settings)?;
         Ok(Owned { server, data })
     }
 
@@ -289,23 +314,6 @@ impl Suite<'_> {
         end_to_end(id, &load, &target, &how)
     }
 
-    fn sync_flush(&self) -> anyhow::Result<Vec<Row>> {
-        let mut rows = Vec::new();
-        for (connections, in_flight) in [(1, 1), (4, 64)] {
-            let subject = self.subject("sync")?;
-            let load = LoadArgs { connections, in_flight, ..self.load(subject.pid) };
-            let target = target::prepare_at(&subject.nameserver, &load)?;
-            let mut row = produce(&load, &target)?.row("W5", &load);
-            let server = row.measured.as_ref().and_then(|measured| measured.server);
-            if let Some(server) = server {
-                let ratio = server.device_bytes_per_message / load.frame_bytes(&target) as f64;
-                row.figures.insert("device_bytes_per_byte_sent".into(), ratio);
-            }
-            rows.push(row);
-        }
-        Ok(rows)
-    }
-
     fn backlog(&self) -> anyhow::Result<Vec<Row>> {
         let backlog = self.args.backlog;
         let subject = self.subject("async")?;
@@ -325,45 +333,6 @@ impl Suite<'_> {
             window: no_warm_up(),
         };
         Ok(vec![Row { scenario: "W8".into(), ..consume(&read, &target)? }])
-    }
-
-    /// Memory of a server that was just started, so that nothing counts that its past has left behind: empty, with
-    /// connections, and with topics.
-    fn memory(&self) -> anyhow::Result<Vec<Row>> {
-        let owned = self.own("async")?;
-        let empty = owned.server.settled_memory()?;
-        let owned = self.restart(owned, "async")?;
-        let server = &owned.server;
-        let idle = server.settled_memory()?;
-        let connections: Vec<_> = (0..IDLE_CONNECTIONS)
-            .map(|_| load::connect(server.remoting))
-            .collect::<Result<Vec<TcpStream>, _>>()?;
-        let connected = server.settled_memory()?;
-        drop(connections);
-        let names = target::topic_names("gantry-bench", MANY_TOPICS);
-        let start = Instant::now();
-        with_client(&server.nameserver, async |client| create_many(client, &names).await)?;
-        let created_per_s = f64::from(MANY_TOPICS) / start.elapsed().as_secs_f64();
-        let created = server.settled_memory()?;
-        let with_topics = self.restart(owned, "async")?.server.settled_memory()?;
-        let mib = |bytes: u64| ("anonymous_mib", bytes as f64 / 1024.0 / 1024.0);
-        let each = |bytes: u64, count: u32| {
-            ("bytes_each", bytes.saturating_sub(idle) as f64 / f64::from(count))
-        };
-        let row = |what: &str, figures| Row::of_figures("W14", what.into(), figures);
-        Ok(vec![
-            Row::of_figures("W14", "idle, first start".into(), [mib(empty)]),
-            Row::of_figures("W14", "idle, started again".into(), [mib(idle)]),
-            row("1,000 idle connections", [mib(connected), each(connected, IDLE_CONNECTIONS)]),
-            row(
-                "10,000 topics of 1 queue, just created",
-                [mib(created), ("created_per_s", created_per_s)],
-            ),
-            row(
-                "10,000 topics of 1 queue, started again",
-                [mib(with_topics), each(with_topics, MANY_TOPICS)],
-            ),
-        ])
     }
 
     fn start_up(&self) -> anyhow::Result<Vec<Row>> {
@@ -386,26 +355,4 @@ impl Suite<'_> {
 /// A window that begins at once and ends with the budget of messages.
 pub(super) fn no_warm_up() -> WindowArgs {
     WindowArgs { warm_up: Duration::ZERO, duration: Duration::from_hours(1) }
-}
-
-async fn create_many(client: &gantry_client::Client, names: &[String]) -> anyhow::Result<()> {
-    /// Requests in flight: enough to show what the server can do.
-    const IN_FLIGHT: usize = 64;
-    let progress = Progress::of(names.len() as u64);
-    let mut requests = tokio::task::JoinSet::new();
-    for (number, name) in names.iter().enumerate() {
-        while requests.len() >= IN_FLIGHT {
-            if let Some(created) = requests.join_next().await {
-                created??;
-            }
-        }
-        let config = gantry_model::TopicConfig::new(TopicName::new(name)?, 1);
-        let admin = Admin::new(client);
-        requests.spawn(async move { admin.declare_topic(&config).await });
-        progress.tell("creating topics", number as u64);
-    }
-    while let Some(created) = requests.join_next().await {
-        created??;
-    }
-    Ok(())
 }

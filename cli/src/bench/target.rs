@@ -45,6 +45,15 @@ pub(crate) fn prepare_at(nameserver: &str, args: &LoadArgs) -> anyhow::Result<Ta
     })
 }
 
+/// Finds the broker of topics that exist, all with as many queues.
+pub(crate) fn found_at(
+    nameserver: &str,
+    topics: Vec<String>,
+    queues: u32,
+) -> anyhow::Result<Target> {
+    with_client(nameserver, async |client| find(client, topics, Some(queues)).await)
+}
+
 /// Finds the broker of a topic that exists.
 pub(crate) fn existing(context: &Context, topic: &str) -> anyhow::Result<Target> {
     with_client(context.nameserver(), async |client| {
