@@ -142,7 +142,7 @@ impl Store {
             return None;
         }
         let timer = item.park.as_ref().map(|park| self.timer_set(park, position));
-        Some(Side { end, timer, ends: item.ends, state: Vec::new() })
+        Some(Side { end, timer, ends: item.ends, ..Side::default() })
     }
 
     fn timer_set(&self, park: &Park, position: PhysicalOffset) -> TimerSet {

@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use crate::{
     batch::Ends,
     change::TimerSet,
+    log_start,
     planted::VIEW_APPLIED_TWICE,
     queues::{Queue, Queues, stored_next},
     ring::{Place, Side},
@@ -145,6 +146,9 @@ impl Applier {
         }
         if let Some(Ends::Timer { due_ms, position }) = side.ends {
             self.batch.delete(View::Timer, &layout::timer_key(due_ms, position));
+        }
+        if let Some(start) = side.log_start {
+            log_start::put(&mut self.batch, start);
         }
         for entry in &side.state {
             put_state(&mut self.batch, &mut self.counters, entry, views)?;

@@ -10,6 +10,7 @@ use gantry_record::{RecordView, properties, sys_flag, tag_hash};
 
 use crate::{
     batch::{Ends, KeySource},
+    log_start::{self, START_TOPIC},
     state::{self, STATE_TOPIC, StateEntry, StateError},
     topics::TopicTable,
     views::layout::Entry,
@@ -59,6 +60,8 @@ pub enum Change {
     Message(Message),
     /// State, in the order of the record.
     State(Vec<StateEntry>),
+    /// The log starts there.
+    LogStart(PhysicalOffset),
     /// A message of a topic that was deleted, which may still end something.
     Dropped {
         /// What it ends.
@@ -77,6 +80,9 @@ pub(crate) fn of_record(
             entry.settle(record.position());
         }
         return Ok(Some(Change::State(entries)));
+    }
+    if record.topic() == START_TOPIC {
+        return Ok(Some(Change::LogStart(log_start::decode(record)?)));
     }
     if is_internal(record.topic()) {
         return Ok(None);

@@ -14,6 +14,7 @@ pub mod image;
 pub mod inspect;
 pub mod keys;
 pub mod log;
+pub mod log_start;
 mod offsets;
 mod options;
 mod planted;

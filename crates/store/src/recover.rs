@@ -10,6 +10,7 @@ use crate::{
     errors::{OpenError, ReplayError},
     image,
     log::{Log, Walked},
+    log_start,
     ring::Side,
     state::{Counters, StateEntry},
     store::Store,
@@ -30,6 +31,14 @@ pub(crate) struct Restored {
     pub(crate) tables: Tables,
     pub(crate) from: PhysicalOffset,
     pub(crate) rebuilt: bool,
+}
+
+/// What a replay has found.
+pub(crate) struct Replayed {
+    /// Number of records.
+    pub(crate) records: u64,
+    /// The newest start of the log that a record says, in the views or behind them.
+    pub(crate) log_start: PhysicalOffset,
 }
 
 /// Takes the views as they are if the log goes on where they end, and makes them again otherwise.
@@ -109,17 +118,24 @@ impl Loader<'_> {
                 Some(Walked::Damage(_)) => {}
                 Some(Walked::Record { record, .. }) => {
                     let change = change::of_record(&record, &topics);
-                    if let Some(Change::Message(message)) = change.map_err(|e| failed(e.into()))?
-                        && let Some(offset) = message.offset
-                    {
-                        let Message { topic, queue, entry, .. } = message;
-                        apply::put_entry(&mut self.batch, topic, queue, offset, &entry);
-                    }
+                    self.before_image(change.map_err(|error| failed(error.into()))?);
                 }
             }
             if self.batch.len() >= APPLY_RECORDS {
                 self.write()?;
             }
+        }
+    }
+
+    fn before_image(&mut self, change: Option<Change>) {
+        match change {
+            Some(Change::Message(Message {
+                topic, queue, offset: Some(offset), entry, ..
+            })) => {
+                apply::put_entry(&mut self.batch, topic, queue, offset, &entry);
+            }
+            Some(Change::LogStart(start)) => log_start::put(&mut self.batch, start),
+            _ => {}
         }
     }
 
@@ -131,15 +147,15 @@ impl Loader<'_> {
 }
 
 impl Store {
-    /// Replays the log from `from` to its end; returns the number of records.
-    pub(crate) fn replay(&self, from: PhysicalOffset) -> Result<u64, OpenError> {
-        let mut records = 0;
+    /// Replays the log from `from` to its end.
+    pub(crate) fn replay(&self, from: PhysicalOffset) -> Result<Replayed, OpenError> {
+        let (mut records, mut log_start) = (0, log_start::of_views(&*self.views)?);
         let mut cursor = self.log.records(from, self.log.written());
         loop {
             let position = cursor.position();
             let failed = |source| OpenError::Replay { position, source };
             match cursor.next().map_err(|error| failed(ReplayError::Read(error)))? {
-                None => return Ok(records),
+                None => return Ok(Replayed { records, log_start }),
                 Some(Walked::Damage(damage)) => {
                     self.note_damage(damage.position..damage.end, damage.reason.to_string());
                 }
@@ -147,6 +163,9 @@ impl Store {
                     let change = change::of_record(&record, &self.tables.topics.read());
                     let end = record.position().plus(record.size().into());
                     if let Some(change) = change.map_err(|error| failed(error.into()))? {
+                        if let Change::LogStart(start) = change {
+                            log_start = log_start.max(start);
+                        }
                         self.note_change(change, record.position(), end).map_err(failed)?;
                     }
                     records += 1;
@@ -168,6 +187,7 @@ impl Store {
         match change {
             Change::State(entries) => self.note_state(entries, position, end),
             Change::Message(message) => self.note_message(&message, end)?,
+            Change::LogStart(start) => self.note_start(start, end),
             Change::Dropped { ends } => {
                 if ends.is_some() {
                     self.timers.appended(None, ends);
@@ -184,7 +204,7 @@ impl Store {
             end,
             timer,
             ends,
-            state: Vec::new(),
+            ..Side::default()
         });
         if side.is_some() {
             self.timers.appended(timer, ends);

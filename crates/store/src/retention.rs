@@ -16,6 +16,7 @@ use crate::{
     image::{self, IMAGE_TOPIC, ImageAt, ImageError, own_draft},
     keys::{KeyEntry, KeyError, KeyIndex},
     log::{self, Log, RecordBatch, SegmentInfo, Walked, files::Files},
+    log_start::{self, START_TOPIC},
     options::{Flush, Now, Retention},
     store::Store,
     timers,
@@ -23,11 +24,6 @@ use crate::{
     views::{Step, ViewError},
 };
 
-/// Topic of the records that say where the log starts.
-pub const START_TOPIC: &str = "rmq_sys_gantry_start";
-
-/// Layout of a start record's body: `| version u8 (1) | position u64 |`.
-const START_VERSION: u8 = 1;
 /// Timers that are looked for at once when they are carried.
 const CARRIED_AT_ONCE: usize = 256;
 /// Bytes of log whose keys one call indexes, so that other upkeep gets its turn.
@@ -348,7 +344,7 @@ impl Store {
         let snapshot = self.views.snapshot();
         let position = snapshot.applied()?;
         let image = image::write(&*snapshot, position, &mut |body| {
-            self.append_own(IMAGE_TOPIC, body, now)
+            self.append_own(IMAGE_TOPIC, body, None, now)
         })?;
         self.sync()?;
         self.tail.lock().writer.note_image(image.begin);
@@ -359,6 +355,7 @@ impl Store {
         &self,
         topic: &str,
         body: &[u8],
+        log_start: Option<PhysicalOffset>,
         now: Now,
     ) -> Result<image::Span, RetentionError> {
         let mut records = RecordBatch::new();
@@ -370,6 +367,9 @@ impl Store {
             return Err(AppendError::Stopped(None).into());
         }
         let appended = tail.writer.append(&mut records, now.wall_ms)?;
+        if let Some(start) = log_start {
+            self.note_start(start, appended.end);
+        }
         if self.options.flush == Flush::Async {
             self.confirmed.fetch_max(appended.end.0, std::sync::atomic::Ordering::AcqRel);
         }
@@ -379,9 +379,8 @@ impl Store {
     /// The views first: after a crash they must not begin before the log does.
     fn unlink(&self, before: PhysicalOffset, now: Now) -> Result<u64, RetentionError> {
         self.flush_views(self.views.applied()?)?;
-        let mut body = vec![START_VERSION];
-        body.extend_from_slice(&before.0.to_be_bytes());
-        self.append_own(START_TOPIC, &body, now)?;
+        self.append_own(START_TOPIC, &log_start::encode(before), Some(before), now)?;
+        // Synced before readers are told, and before a file goes: no crash moves the start back.
         self.sync()?;
         let segments = self.tail.lock().writer.unlink_before(before)?;
         self.upkeep.keys.drop_before(self.log.start())?;

@@ -22,6 +22,7 @@ pub(crate) struct Side {
     pub(crate) timer: Option<TimerSet>,
     pub(crate) ends: Option<Ends>,
     pub(crate) state: Vec<StateEntry>,
+    pub(crate) log_start: Option<PhysicalOffset>,
 }
 
 impl Side {

@@ -148,9 +148,10 @@ impl Store {
             store.note_damage(damage.position..damage.end, damage.reason.to_string());
         }
         store.note_broken_keys();
-        let records_replayed = store.replay(from)?;
+        let replayed = store.replay(from)?;
+        store.finish_forgetting(replayed.log_start)?;
         let report = OpenReport {
-            records_replayed,
+            records_replayed: replayed.records,
             views_rebuilt: rebuilt,
             cut_at: found.cut.map(|cut| cut.position),
             damage: store.damage.lock().newest().to_vec(),

@@ -178,7 +178,11 @@ struct State {
     is_cold: bool,
     /// The disk after each change since recording began.
     stops: Option<Vec<Image>>,
+    watcher: Option<Watcher>,
 }
+
+/// Is told of each change to come how many were made before it.
+type Watcher = Box<dyn FnMut(usize) + Send>;
 
 /// The disk. Clones share it.
 #[derive(Clone, Default)]
@@ -225,6 +229,13 @@ impl MemoryFiles {
     /// Number of changes since recording began: the last one that `stop` knows.
     pub fn changes(&self) -> usize {
         self.0.lock().stops.as_ref().map_or(0, |stops| stops.len() - 1)
+    }
+
+    /// Calls `watcher` right before each change, with the number of changes since recording began. It must not use
+    /// the disk.
+    #[cfg(test)]
+    pub(crate) fn watch(&self, watcher: impl FnMut(usize) + Send + 'static) {
+        self.0.lock().watcher = Some(Box::new(watcher));
     }
 
     /// The disk as it was after the first `changes` changes.
@@ -315,6 +326,9 @@ impl State {
 
     fn note_change(&mut self) {
         if let Some(stops) = &mut self.stops {
+            if let Some(watcher) = &mut self.watcher {
+                watcher(stops.len() - 1);
+            }
             stops.push(self.image.clone());
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, path::PathBuf, sync::Arc};
 
-use gantry_model::{QueueId, QueueOffset, TopicConfig, TopicName};
+use gantry_model::{PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicName};
 
 use super::world::{commit, park, push};
 use crate::{
@@ -65,13 +65,26 @@ impl World {
         (0..20).for_each(|n| world.send(&idle, &format!("{n}")));
         (0..5).for_each(|n| world.park(n));
         world.store.commit_offsets(&[commit("g", &idle, 0, 7)], world.now()).unwrap();
-        let busy = world.topic("busy");
-        for _ in 0..150 {
-            world.send(&busy, &"x".repeat(2000));
-            world.now_ms += HOUR_MS / 50;
-        }
-        world.settle();
+        world.traffic();
         world
+    }
+
+    fn traffic(&mut self) {
+        let busy = self.topic("busy");
+        for _ in 0..150 {
+            self.send(&busy, &"x".repeat(2000));
+            self.now_ms += HOUR_MS / 50;
+        }
+        self.settle();
+    }
+
+    /// The log's start after a power cut now, with the views that were flushed and with none.
+    fn starts_after_cut(&self, seed: u64) -> [PhysicalOffset; 2] {
+        [self.views.after_crash(), MemoryViews::new()].map(|views| {
+            let world = Self::on(self.disk.crash(seed), Arc::new(views), self.now_ms);
+            world.check("cut");
+            world.store.log_start()
+        })
     }
 
     fn cut(self, seed: u64) -> Self {
@@ -126,4 +139,30 @@ fn state_survives_a_power_cut_after_any_failed_step_of_forgetting() {
         }
     }
     assert!(went > 20, "faults struck before anything went: {went}");
+}
+
+#[test]
+fn start_of_the_log_that_readers_were_told_never_goes_back_while_its_files_are_still_there() {
+    for spared in 0..12 {
+        let mut world = World::aged();
+        let files = world.disk.paths().len();
+        world.disk.fail(Operation::Rename, 0, ErrorKind::Other);
+        world.store.maintain(world.now()).unwrap_err();
+        let told = world.store.log_start();
+        assert!(told > PhysicalOffset(0) && world.disk.paths().len() >= files);
+        assert_eq!(world.starts_after_cut(spared), [told; 2]);
+        // The views hold the record that says so: a replay does not come by it.
+        world.settle();
+        world.store.flush_views(world.store.confirmed()).unwrap();
+        assert_eq!(world.starts_after_cut(spared), [told; 2]);
+        // Neither does a rebuild, once a newer image is behind it.
+        world.traffic();
+        world.disk.fail(Operation::Write, spared as usize, ErrorKind::StorageFull);
+        world.disk.fail(Operation::Rename, 0, ErrorKind::Other);
+        world.store.maintain(world.now()).unwrap_err();
+        let told = world.store.log_start();
+        for start in world.starts_after_cut(spared) {
+            assert!(start >= told, "{spared}: {start:?}, readers were told {told:?}");
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //!         'H' topic u32                             →  time before which its messages are hidden (a state entry)
 //!         'G' group                                 →  group definition (a state entry)
 //!         'Q' topic u32 | queue u32                 →  next queue offset u64
+//!         'S'                                       →  newest start of the log that a record says, position u64
 //! ```
 //!
 //! Invariant: integers are big-endian, so that the order of keys is the order of numbers. The key `A` and its value stay
@@ -28,6 +29,8 @@ pub const VERSION: u32 = 1;
 pub const APPLIED: &[u8] = b"A";
 /// Key of the counters, in `meta`.
 pub const COUNTERS: &[u8] = b"C";
+/// Key of the newest start of the log, in `meta`.
+pub const LOG_START: &[u8] = b"S";
 /// Beyond every key.
 pub const END: &[u8] = &[0xFF; 32];
 /// Target of a timer whose topic does not exist.

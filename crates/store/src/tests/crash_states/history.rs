@@ -2,11 +2,13 @@
 //! Invariant: whatever is found after a crash was asked for before it, and whatever was promised is found.
 //! Moments are numbers of changes of the disk.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use gantry_model::{PhysicalOffset, TopicId};
+use parking_lot::Mutex;
 
 use super::seen::{Seen, SeenQueue};
+use crate::{Store, log::memory_files::MemoryFiles};
 
 /// Something that was asked for.
 struct Asked<T> {
@@ -30,6 +32,8 @@ pub(super) struct History {
     values: BTreeMap<String, Vec<Asked<String>>>,
     /// When it was allowed to forget, and up to where.
     forgets: Vec<(usize, PhysicalOffset)>,
+    /// Starts of the log that readers were told, and since when.
+    starts: Arc<Mutex<Vec<(usize, PhysicalOffset)>>>,
 }
 
 impl History {
@@ -51,6 +55,25 @@ impl History {
 
     pub(super) fn forgot(&mut self, begun: usize, before: PhysicalOffset) {
         self.forgets.push((begun, before));
+    }
+
+    /// Notes right before each change of the disk which start of the log readers are told by then.
+    pub(super) fn watch_start(&self, disk: &MemoryFiles, store: &Arc<Store>) {
+        let (starts, store) = (Arc::clone(&self.starts), Arc::downgrade(store));
+        disk.watch(move |changes| {
+            let Some(store) = store.upgrade() else { return };
+            let (mut starts, start) = (starts.lock(), store.log_start());
+            if starts.last().is_none_or(|(_, last)| *last != start) {
+                starts.push((changes, start));
+            }
+        });
+    }
+
+    /// The start of the log that readers had been told when it crashed at `at`.
+    fn told_start(&self, at: usize) -> PhysicalOffset {
+        let starts = self.starts.lock();
+        let told = starts.iter().take_while(|(since, _)| *since <= at).last();
+        told.map_or(PhysicalOffset(0), |(_, start)| *start)
     }
 
     /// All that was asked for up to now is on disk.
@@ -87,6 +110,10 @@ impl History {
         let mut complaints = Vec::new();
         if seen.start > forgettable {
             complaints.push(format!("log starts at {:?}, not {forgettable:?}", seen.start));
+        }
+        let told = self.told_start(at);
+        if seen.start < told {
+            complaints.push(format!("log starts at {:?}, readers were told {told:?}", seen.start));
         }
         for (queue, found) in &seen.queues {
             let sent = self.messages.get(queue).map_or(&[][..], Vec::as_slice);

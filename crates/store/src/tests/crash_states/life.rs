@@ -62,7 +62,9 @@ impl Life {
         let now = Now { wall_ms: START_MS, monotonic_ms: START_MS };
         let files = Arc::new(disk.clone());
         let (store, _) = Store::open_on(options(flush), views.clone(), files, now).unwrap();
-        Self { disk, views, history: History::default(), now_ms: START_MS, store }
+        let history = History::default();
+        history.watch_start(&disk, &store);
+        Self { disk, views, history, now_ms: START_MS, store }
     }
 
     fn now(&self) -> Now {
