@@ -118,7 +118,9 @@ impl Loader<'_> {
                 Some(Walked::Damage(_)) => {}
                 Some(Walked::Record { record, .. }) => {
                     let change = change::of_record(&record, &topics);
-                    self.before_image(change.map_err(|error| failed(error.into()))?);
+                    if let Some(change) = change.map_err(|error| failed(error.into()))? {
+                        self.before_image(&change);
+                    }
                 }
             }
             if self.batch.len() >= APPLY_RECORDS {
@@ -127,15 +129,13 @@ impl Loader<'_> {
         }
     }
 
-    fn before_image(&mut self, change: Option<Change>) {
-        match change {
-            Some(Change::Message(Message {
-                topic, queue, offset: Some(offset), entry, ..
-            })) => {
+    fn before_image(&mut self, change: &Change) {
+        match *change {
+            Change::Message(Message { topic, queue, offset: Some(offset), entry, .. }) => {
                 apply::put_entry(&mut self.batch, topic, queue, offset, &entry);
             }
-            Some(Change::LogStart(start)) => log_start::put(&mut self.batch, start),
-            _ => {}
+            Change::LogStart(start) => log_start::put(&mut self.batch, start),
+            Change::Message(_) | Change::State(_) | Change::Dropped { .. } => {}
         }
     }
 
