@@ -32,13 +32,6 @@ const INDEXED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// A new image is begun only when the log has grown by so many times the last one: at most 6 % of it is images.
 const GROWTH_PER_IMAGE: u64 = 16;
 
-/// What a start record's body says.
-pub(crate) fn start_of(body: &[u8]) -> Option<PhysicalOffset> {
-    let (version, position) = body.split_first()?;
-    let position = u64::from_be_bytes(*position.first_chunk()?);
-    (*version == START_VERSION).then_some(PhysicalOffset(position))
-}
-
 /// Time by which messages grow old: it follows the wall clock, but not faster than the monotonic one.
 ///
 /// A wall clock that jumps forward makes nothing older before that time has passed. Starts at the last store time, so

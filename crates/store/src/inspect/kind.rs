@@ -8,7 +8,7 @@ use gantry_record::{RecordView, sys_flag};
 use crate::{
     image::{self, IMAGE_TOPIC},
     log::{Own, SegmentHeader, StoreId},
-    retention::{self, START_TOPIC},
+    log_start::{self, START_TOPIC},
     state::{self, STATE_TOPIC, StateEntry},
 };
 
@@ -91,9 +91,9 @@ impl Kind {
                 Err(error) => unknown(error.to_string()),
             },
             IMAGE_TOPIC => image_piece(record),
-            START_TOPIC => match retention::start_of(record.body()) {
-                Some(position) => Self::Start { position },
-                None => unknown("a start record of another layout".to_owned()),
+            START_TOPIC => match log_start::decode(record) {
+                Ok(position) => Self::Start { position },
+                Err(error) => unknown(error.to_string()),
             },
             topic if crate::change::is_internal(topic) => {
                 unknown("a topic of the store's own that is not known".to_owned())
