@@ -13,6 +13,7 @@ use crate::{
     change::{self, Change, Message},
     image::{self, Follower, ImageAt},
     log::survey::{Item, Survey},
+    log_start,
     state::{self, Counters, StateEntry, StateError},
     tables::Tables,
     views::{
@@ -114,6 +115,7 @@ impl Model {
             }
             Some(Change::Message(message)) => self.put_message(&message),
             Some(Change::Dropped { ends }) => self.put_end(ends),
+            Some(Change::LogStart(start)) => log_start::put(&mut self.batch, start),
         }
         Ok(self.write()?)
     }
