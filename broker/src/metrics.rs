@@ -94,6 +94,10 @@ impl Metrics {
             ("gantry_storage_ring_bytes", status.ring_bytes as f64),
             ("gantry_storage_view_bytes", status.view_bytes as f64),
             ("gantry_storage_damaged_records", status.damaged_records as f64),
+            (
+                "gantry_storage_views_failing",
+                f64::from(!self.services.lifecycle.are_views_written()),
+            ),
             ("gantry_storage_stopped", f64::from(self.services.store.stopped().is_some())),
             ("gantry_storage_damaged_files", status.damaged_files as f64),
         ];

@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use gantry_store::ViewError;
+
 use crate::services::{Services, signal::Signal};
 
 /// Entries that one view batch holds.
@@ -26,6 +28,10 @@ const UPKEEP_NICE: i32 = 10;
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two runs of the slow upkeep: 10 s.
 const TICKS_PER_UPKEEP: u32 = 10;
+
+/// Time in which views that cannot be written may work again. Whatever is no want of space does not pass in a database
+/// that has met it, and another start opens it anew.
+const VIEWS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a thread does until it is told to stop.
 type Body = fn(&Services, &Stop);
@@ -124,9 +130,10 @@ fn flush(services: &Services, stop: &Stop) {
 
 /// Moves what is synced into the views.
 fn apply(services: &Services, stop: &Stop) {
+    let mut failure = ViewFailure::default();
     while !stop.is_set() {
         services.synced.wait(TICK);
-        let has_applied = apply_all(services);
+        let has_applied = apply_all(services, &mut failure);
         if let Some(due_ms) = services.store.next_due_ms() {
             services.timer_signal.parked(due_ms);
         }
@@ -137,16 +144,58 @@ fn apply(services: &Services, stop: &Stop) {
 }
 
 /// Whether there was anything to move.
-fn apply_all(services: &Services) -> bool {
+fn apply_all(services: &Services, failure: &mut ViewFailure) -> bool {
     let mut has_applied = false;
     loop {
         match services.store.apply_views(APPLY_MAX) {
-            Ok(0) => return has_applied,
-            Ok(_) => has_applied = true,
+            Ok(applied) => {
+                failure.passed(services);
+                if applied == 0 {
+                    return has_applied;
+                }
+                has_applied = true;
+            }
             Err(error) => {
-                failed(services, "write of the views", &error);
+                failure.met(services, &error);
                 return has_applied;
             }
+        }
+    }
+}
+
+/// Views that cannot be written, and since when.
+#[derive(Default)]
+struct ViewFailure {
+    since_ms: Option<u64>,
+}
+
+impl ViewFailure {
+    /// Tells of the first failure in a row, and gives up on one that does not pass.
+    fn met(&mut self, services: &Services, error: &ViewError) {
+        services.counters.failed();
+        let now_ms = services.clock.monotonic_ms();
+        let since_ms = *self.since_ms.get_or_insert_with(|| {
+            services.lifecycle.note_views(false);
+            let error = error as &(dyn Error + 'static);
+            tracing::error!(
+                error,
+                "the views cannot be written: sends are told to wait once memory is used up"
+            );
+            now_ms
+        });
+        // Room may come back, and another start would find no more of it.
+        let may_pass = matches!(error, ViewError::Full { .. });
+        if !may_pass && now_ms - since_ms >= VIEWS_PATIENCE.as_millis() as u64 {
+            let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
+            services.lifecycle.fail(&format_args!("{error} failed{cause}"));
+        }
+    }
+
+    fn passed(&mut self, services: &Services) {
+        if let Some(since_ms) = self.since_ms.take() {
+            services.lifecycle.note_views(true);
+            let failed_ms = services.clock.monotonic_ms() - since_ms;
+            tracing::info!(failed_ms, "the views are written again");
         }
     }
 }

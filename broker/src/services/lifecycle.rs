@@ -1,16 +1,16 @@
-//! Whether the broker takes messages: it serves, stops, or its log has failed.
+//! Whether the broker takes messages: it serves, stops, or its store has failed.
 //! Invariant: what has failed or stops never serves again in this process; the first failure is the one that is told.
 //! Leaves stopping itself to the broker.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    fmt::Display,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
 };
 
-use gantry_store::{
-    AppendError, SyncError,
-    log::{self, Stopped},
-};
+use gantry_store::{AppendError, SyncError, log};
 
 use super::send::SendError;
 
@@ -22,8 +22,10 @@ const FAILED: u8 = 2;
 #[derive(Debug, Default)]
 pub struct Lifecycle {
     state: AtomicU8,
-    /// What the log failed of.
-    cause: OnceLock<Stopped>,
+    /// What the store failed of.
+    cause: OnceLock<String>,
+    /// Whether the views could not be written when that was tried last.
+    views_fail: AtomicBool,
 }
 
 impl Lifecycle {
@@ -32,9 +34,9 @@ impl Lifecycle {
         self.state.fetch_max(STOPPING, Ordering::AcqRel);
     }
 
-    /// The log takes nothing more until the broker starts again: `cause` says why.
-    pub fn fail(&self, cause: &Stopped) {
-        let cause = self.cause.get_or_init(|| cause.clone());
+    /// The store takes nothing more until the broker starts again: `cause` says why.
+    pub fn fail(&self, cause: &dyn Display) {
+        let cause = self.cause.get_or_init(|| cause.to_string());
         if self.state.fetch_max(FAILED, Ordering::AcqRel) != FAILED {
             tracing::error!("{cause}: messages are refused until the broker starts again");
         }
@@ -45,7 +47,7 @@ impl Lifecycle {
         self.state.load(Ordering::Acquire) != SERVING
     }
 
-    /// Whether the log takes nothing more.
+    /// Whether the store takes nothing more.
     pub fn has_failed(&self) -> bool {
         self.state.load(Ordering::Acquire) == FAILED
     }
@@ -65,12 +67,22 @@ impl Lifecycle {
         self.fail(cause);
     }
 
+    /// Notes whether the views can be written. While they cannot, the broker serves from memory.
+    pub fn note_views(&self, are_written: bool) {
+        self.views_fail.store(!are_written, Ordering::Relaxed);
+    }
+
+    /// Whether the views could be written when that was tried last.
+    pub fn are_views_written(&self) -> bool {
+        !self.views_fail.load(Ordering::Relaxed)
+    }
+
     /// Refuses a send while the broker stops or after it has failed.
     pub fn check_accepting(&self) -> Result<(), SendError> {
         let reason = match self.state.load(Ordering::Acquire) {
             SERVING => return Ok(()),
             STOPPING => "the broker is stopping",
-            _ => "the log has stopped",
+            _ => "the store has failed",
         };
         Err(SendError::Unavailable { reason })
     }
@@ -78,7 +90,7 @@ impl Lifecycle {
     /// Why the broker is not ready, if it is not.
     pub fn ready(&self) -> Result<(), String> {
         self.check_accepting().map_err(|error| match self.cause.get() {
-            Some(cause) if self.has_failed() => cause.to_string(),
+            Some(cause) if self.has_failed() => cause.clone(),
             _ => error.to_string(),
         })
     }

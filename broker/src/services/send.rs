@@ -68,7 +68,7 @@ pub struct SendRequest<'a> {
 /// Why a send was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The broker is stopping, or its log has stopped.
+    /// The broker is stopping, or its store has failed.
     #[error("service not available now: {reason}")]
     Unavailable {
         /// Which of them.

@@ -11,7 +11,10 @@ use std::{
 };
 
 use gantry_broker::{Broker, RunningBroker, SystemResolver};
-use gantry_model::settings::{BrokerSettings, Bytes, Duration, FlushMode};
+use gantry_model::{
+    QueueId,
+    settings::{BrokerSettings, Bytes, Duration, FlushMode},
+};
 use gantry_remoting::client::{Channel, ChannelSettings, RefuseRequests};
 use gantry_store::{
     Store,
@@ -26,6 +29,8 @@ use super::world::{bodies, call, code, pull, send, until};
 const SUCCESS: i32 = 0;
 /// Answer code of a broker that takes no messages.
 const NOT_AVAILABLE: i32 = 14;
+/// Answer code of a broker that asks to wait.
+const BUSY: i32 = 2;
 
 /// Brokers so far: each has a name of its own, since all in this process share one table of metrics.
 static BROKERS: AtomicU32 = AtomicU32::new(0);
@@ -54,6 +59,7 @@ impl World {
             segment_size: Bytes::mib(16),
             drain: Duration::from_millis(0),
             flush,
+            ring_size: Some(Bytes::mib(1)),
             ..BrokerSettings::default()
         };
         let telemetry = Telemetry::new().unwrap();
@@ -76,6 +82,13 @@ impl World {
 
     async fn received(&self, channel: &Channel) -> Vec<String> {
         bodies(&call(channel, pull("readers", "orders", 0, "*")).await)
+    }
+
+    /// Messages of the topic that the store holds.
+    fn stored(&self) -> u64 {
+        let store = &self.broker.services().store;
+        let topic = store.topic("orders").unwrap();
+        store.queue_bounds(&topic, QueueId(0)).unwrap().max.0
     }
 
     /// Value of one of the broker's gauges.
@@ -157,5 +170,44 @@ async fn delayed_message_whose_delivery_the_disk_refuses_is_told_of_and_not_lost
     let channel = next.connect().await;
     until(async || (next.received(&channel).await.len() == 2).then_some(())).await;
     assert_eq!(next.received(&channel).await, ["first", "late"]);
+    next.broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn views_that_fail_for_a_while_make_sends_busy_when_memory_is_used_up_and_then_all_goes_on() {
+    let world = World::start(FlushMode::Sync).await;
+    let channel = world.connect().await;
+    assert_eq!(code(&channel, send("orders", &[], "0")).await, SUCCESS);
+    world.views.fail(usize::MAX, ErrorKind::StorageFull);
+    let mut taken = 1;
+    let refusal = loop {
+        match code(&channel, send("orders", &[], &taken.to_string())).await {
+            SUCCESS => taken += 1,
+            code => break code,
+        }
+    };
+    assert_eq!((refusal, world.gauge("gantry_storage_views_failing")), (BUSY, "1".into()));
+    assert!(world.telemetry.alive().is_ready(), "another start would find no more room");
+    world.views.fail(0, ErrorKind::StorageFull);
+    until(async || (code(&channel, send("orders", &[], "again")).await == SUCCESS).then_some(()))
+        .await;
+    assert_eq!(world.gauge("gantry_storage_views_failing"), "0");
+    assert_eq!(world.stored(), taken + 1);
+    world.broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn views_that_fail_for_good_make_the_broker_ask_for_another_start_which_has_all_messages() {
+    let world = World::start(FlushMode::Sync).await;
+    let channel = world.connect().await;
+    world.views.fail(usize::MAX, ErrorKind::Other);
+    assert_eq!(code(&channel, send("orders", &[], "kept")).await, SUCCESS);
+    until(async || (!world.telemetry.alive().is_ready()).then_some(())).await;
+    let report = world.telemetry.ready().to_string();
+    assert!(report.contains("write the views failed"), "{report}");
+    assert_eq!(code(&channel, send("orders", &[], "refused")).await, NOT_AVAILABLE);
+    let next = world.restart(3).await;
+    let channel = next.connect().await;
+    assert_eq!(next.received(&channel).await, ["kept"]);
     next.broker.stop().await.unwrap();
 }

@@ -4,11 +4,12 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     ops::{Bound, Range},
 };
 
 use gantry_model::PhysicalOffset;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::{
     Direction, Op, Snapshot, Step, View, ViewBatch, ViewError, ViewRead, ViewStore, Visit,
@@ -46,6 +47,8 @@ impl Tables {
 pub struct MemoryViews {
     live: RwLock<Tables>,
     flushed: RwLock<Tables>,
+    /// What the next so many writes and flushes fail of.
+    fault: Mutex<Option<(usize, io::ErrorKind)>>,
 }
 
 impl MemoryViews {
@@ -58,14 +61,34 @@ impl MemoryViews {
     #[must_use]
     pub fn settled(&self) -> Self {
         let live = self.live.read().clone();
-        Self { live: RwLock::new(live.clone()), flushed: RwLock::new(live) }
+        Self { live: RwLock::new(live.clone()), flushed: RwLock::new(live), ..Self::default() }
     }
 
     /// The views that a crash at this moment would leave.
     #[must_use]
     pub fn after_crash(&self) -> Self {
         let flushed = self.flushed.read().clone();
-        Self { live: RwLock::new(flushed.clone()), flushed: RwLock::new(flushed) }
+        Self {
+            live: RwLock::new(flushed.clone()),
+            flushed: RwLock::new(flushed),
+            ..Self::default()
+        }
+    }
+
+    /// Lets the next `times` writes and flushes fail; 0 ends it.
+    pub fn fail(&self, times: usize, kind: io::ErrorKind) {
+        *self.fault.lock() = (times > 0).then_some((times, kind));
+    }
+
+    fn ask(&self, action: &'static str) -> Result<(), ViewError> {
+        let mut fault = self.fault.lock();
+        let Some((times, kind)) = *fault else { return Ok(()) };
+        *fault = (times > 1).then(|| (times - 1, kind));
+        let source = Box::new(io::Error::from(kind));
+        if kind == io::ErrorKind::StorageFull {
+            return Err(ViewError::Full { action, source });
+        }
+        Err(ViewError::Store { action, source })
     }
 }
 
@@ -117,12 +140,14 @@ impl ViewRead for MemoryViews {
 
 impl ViewStore for MemoryViews {
     fn apply(&self, batch: &ViewBatch) -> Result<(), ViewError> {
+        self.ask("write")?;
         let mut live = self.live.write();
         batch.ops().for_each(|op| live.apply(op));
         Ok(())
     }
 
     fn flush(&self) -> Result<(), ViewError> {
+        self.ask("flush")?;
         *self.flushed.write() = self.live.read().clone();
         Ok(())
     }

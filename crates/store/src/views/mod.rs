@@ -73,6 +73,14 @@ pub enum ViewError {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is no room on their disk: it works again, by itself, when there is.
+    #[error("{action} the views: no room")]
+    Full {
+        /// What was tried: `write`, `flush`.
+        action: &'static str,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A stored value cannot be one that was written.
     #[error("the {view} view holds a malformed entry at key {key:02x?}")]
     Malformed {

@@ -15,8 +15,8 @@ use std::{
 use gantry_model::PhysicalOffset;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactionDecision, DB,
-    DBCompressionType, DBRawIterator, ErrorKind, FlushOptions, LogLevel, Options, ReadOptions,
-    WriteBatch, WriteOptions,
+    DBCompressionType, DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, FlushOptions,
+    LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::{
@@ -103,7 +103,8 @@ impl RocksViews {
             let options = family_options(view, &cache, memory, &log_start)?;
             Ok::<_, rocksdb::Error>(ColumnFamilyDescriptor::new(view.name(), options))
         });
-        let families = families.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut families = families.into_iter().collect::<Result<Vec<_>, _>>()?;
+        families.push(unused_family(memory));
         let db = DB::open_cf_descriptors(&database_options(memory), dir, families)?;
         let mut write = WriteOptions::default();
         write.disable_wal(true);
@@ -192,6 +193,14 @@ fn family_options(
     Ok(options)
 }
 
+/// The family that RocksDB insists on. After it ran out of space it goes on only when there is room for the largest
+/// write buffer of any family, also of one that is never written, and by default that is 64 MiB.
+fn unused_family(memory: RocksMemory) -> ColumnFamilyDescriptor {
+    let mut options = Options::default();
+    options.set_write_buffer_size(memory.write_bytes / 2);
+    ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options)
+}
+
 /// Whether there are views, and not all of them. What cannot be read counts as none: opening it tells why.
 fn lacks_a_view(dir: &Path) -> bool {
     DB::list_cf(&Options::default(), dir)
@@ -208,6 +217,16 @@ fn failed(
     source: impl std::error::Error + Send + Sync + 'static,
 ) -> ViewError {
     ViewError::Store { action, source: Box::new(source) }
+}
+
+/// What a write or flush that failed means. RocksDB looks every few seconds whether there is room again, and then goes
+/// on; after any other error it takes nothing more until it is opened again.
+fn not_written(action: &'static str, source: rocksdb::Error) -> ViewError {
+    // The kind does not tell it from other errors of the disk; these words are RocksDB's own.
+    if source.as_ref().contains("No space left on device") {
+        return ViewError::Full { action, source: Box::new(source) };
+    }
+    failed(action, source)
 }
 
 fn read_options(keys: &Range<&[u8]>) -> ReadOptions {
@@ -296,11 +315,11 @@ impl ViewStore for RocksViews {
                 Op::DeleteRange(view, from, to) => writes.delete_range_cf(family(view), from, to),
             }
         }
-        self.db.write_opt(writes, &self.write).map_err(|source| failed("write", source))
+        self.db.write_opt(writes, &self.write).map_err(|source| not_written("write", source))
     }
 
     fn flush(&self) -> Result<(), ViewError> {
-        self.flush_all().map_err(|source| failed("flush", source))
+        self.flush_all().map_err(|source| not_written("flush", source))
     }
 
     fn snapshot(&self) -> Snapshot<'_> {
