@@ -8,7 +8,7 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use anyhow::Context;
 use gantry_broker::{Broker, RunningBroker};
 use gantry_model::settings::{self, BrokerSettings, Start};
-use gantry_telemetry::{HttpServer, LogFormat, Telemetry, init_logs};
+use gantry_telemetry::{HttpServer, LogFormat, Telemetry, init_logs, print};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
@@ -31,12 +31,10 @@ fn run() -> anyhow::Result<()> {
     let settings = match settings::from_process::<BrokerSettings>()? {
         Start::Run(settings) => settings,
         Start::Help => {
-            print!("{}", settings::reference::<BrokerSettings>()?);
-            return Ok(());
+            return Ok(print(&settings::reference::<BrokerSettings>()?)?);
         }
         Start::Version => {
-            println!("gantry-broker {}", env!("CARGO_PKG_VERSION"));
-            return Ok(());
+            return Ok(print(concat!("gantry-broker ", env!("CARGO_PKG_VERSION"), "\n"))?);
         }
     };
     let format = match settings.log_format {

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use gantry_store::ViewError;
+use gantry_store::{Now, ViewError};
 
 use crate::services::{Services, signal::Signal};
 
@@ -206,6 +206,7 @@ fn tend(services: &Services, stop: &Stop) {
         tracing::debug!(%error, "upkeep runs at full priority");
     }
     let mut ticks = 0u32;
+    let mut newest_segment = services.store.newest_segment();
     while !stop.is_set() {
         stop.tick.wait(TICK);
         let now = services.clock.now();
@@ -232,13 +233,23 @@ fn tend(services: &Services, stop: &Stop) {
             services.resets.forget_deleted();
             services.stats.sample(now);
             services.figures.sample(&services.store, now);
-            // What a stopped log holds is for recovery to find out: nothing of it is given up.
-            if !services.lifecycle.has_failed() {
-                match services.store.maintain(now) {
-                    Ok(done) => tracing::debug!(?done, "store maintained"),
-                    Err(error) => failed(services, "upkeep of the store", &error),
-                }
-            }
         }
+        // A full segment asks at once: how far the log passes its size is otherwise a matter of its rate.
+        let rolled = newest_segment != services.store.newest_segment();
+        if rolled || ticks.is_multiple_of(TICKS_PER_UPKEEP) {
+            newest_segment = services.store.newest_segment();
+            maintain(services, now);
+        }
+    }
+}
+
+fn maintain(services: &Services, now: Now) {
+    // What a stopped log holds is for recovery to find out: nothing of it is given up.
+    if services.lifecycle.has_failed() {
+        return;
+    }
+    match services.store.maintain(now) {
+        Ok(done) => tracing::debug!(?done, "store maintained"),
+        Err(error) => failed(services, "upkeep of the store", &error),
     }
 }

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, process::ExitCode};
 use anyhow::Context;
 use gantry_model::settings::{NameServerSettings, Start, from_process, reference};
 use gantry_nameserver::NameServer;
-use gantry_telemetry::{Telemetry, init_logs};
+use gantry_telemetry::{Telemetry, init_logs, print};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -27,17 +27,15 @@ fn run() -> anyhow::Result<()> {
     match from_process::<NameServerSettings>()? {
         Start::Run(settings) => serve(settings),
         Start::Help => {
-            println!(
+            let reference = reference::<NameServerSettings>()?;
+            Ok(print(&format!(
                 "Usage: gantry-nameserver [--config FILE] [--KEY VALUE]...\n\n\
                  Each key is a line of the file, an argument (--http-port) and a variable \
-                 (GANTRY_HTTP_PORT).\n\n{}",
-                reference::<NameServerSettings>()?
-            );
-            Ok(())
+                 (GANTRY_HTTP_PORT).\n\n{reference}"
+            ))?)
         }
         Start::Version => {
-            println!("gantry-nameserver {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
+            Ok(print(concat!("gantry-nameserver ", env!("CARGO_PKG_VERSION"), "\n"))?)
         }
     }
 }

@@ -98,7 +98,7 @@ impl Call<'_, '_> {
                 Ok(()) => answers.begin(reply, ResponseCode::SUCCESS).body(&body),
                 Err(error) => write_refusal(&mut answers, reply, &error.into()),
             }
-            send(&connection, &answers);
+            send(&connection, answers);
         });
     }
 
@@ -114,7 +114,7 @@ impl Call<'_, '_> {
                 Ok(()) => answers.success(reply),
                 Err(refusal) => write_refusal(&mut answers, reply, &refusal),
             }
-            send(&connection, &answers);
+            send(&connection, answers);
         });
     }
 }
@@ -129,7 +129,7 @@ pub(crate) fn write_refusal(answers: &mut Answers, reply: ReplyTo, refusal: &Ref
 }
 
 /// Sends answers that were not ready in time; a connection that is gone wants none.
-pub(crate) fn send(connection: &Connection, answers: &Answers) {
+pub(crate) fn send(connection: &Connection, answers: Answers) {
     if answers.bytes() == 0 {
         return;
     }

@@ -148,7 +148,7 @@ fn read_and_send(shared: &Shared, connection: &Connection, reply: ReplyTo, pull:
     if let Err(error) = read {
         call::write_refusal(&mut answers, reply, &Refusal::from(error));
     }
-    call::send(connection, &answers);
+    call::send(connection, answers);
 }
 
 fn write_answer(

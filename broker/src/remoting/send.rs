@@ -27,6 +27,9 @@ use crate::services::{
 /// Clients from this protocol version on (3.4.9) say how often a message may be tried.
 pub(super) const VERSION_WITH_ATTEMPTS: i32 = 121;
 
+/// Bytes of most answers to a send.
+const ANSWER_BYTES_USUAL: usize = 320;
+
 /// Whether the request is a send that joins a run.
 pub(super) fn is_send(code: RequestCode) -> bool {
     matches!(
@@ -112,7 +115,7 @@ impl<'a> SendRun<'a> {
     /// The answers are made now, while the batch is at hand, and sent by whoever confirms.
     fn answer_later(&mut self, ticket: Ticket, answers: &mut Answers) {
         self.write_answers(answers, |accepted| !accepted.waits);
-        let mut late = Answers::new();
+        let mut late = Answers::with_capacity(self.replies.len() * ANSWER_BYTES_USUAL);
         self.write_answers(&mut late, |accepted| accepted.waits);
         let Some(outgoing) = &self.outgoing else { return };
         let waiting = outgoing.accepted().iter().zip(self.replies.drain(..));
@@ -124,8 +127,8 @@ impl<'a> SendRun<'a> {
         let owner = Owner(self.connection.id());
         self.shared.services.commits.lead_or_wait(owner, ticket, move |confirmed| {
             match confirmed {
-                Ok(()) => send(&connection, &late),
-                Err(error) => send(&connection, &failed(&replies, error)),
+                Ok(()) => send(&connection, late),
+                Err(error) => send(&connection, failed(&replies, error)),
             }
             shared.services.sends.tell_later(&arrivals, first_due_ms);
         });

@@ -338,6 +338,11 @@ impl Store {
         })
     }
 
+    /// Where the newest segment of the log begins; `None` while there is none.
+    pub fn newest_segment(&self) -> Option<PhysicalOffset> {
+        self.log.newest_segment()
+    }
+
     fn flush_views_if_due(&self) -> Result<bool, ViewError> {
         let applied = PhysicalOffset(self.applied.load(Ordering::Acquire));
         let due = {

@@ -5,6 +5,7 @@
 mod http;
 mod logs;
 mod metrics;
+mod output;
 mod process;
 mod ready;
 
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 pub use http::{HttpError, HttpServer};
 pub use logs::{LogError, LogFormat, init_logs};
 pub use metrics::RecorderError;
+pub use output::print;
 pub use ready::{ReadyReport, ReadyState};
 
 /// Called before each scrape, so that a component can copy its own counters into metrics.

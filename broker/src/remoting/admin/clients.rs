@@ -265,7 +265,7 @@ fn relay(call: &Call<'_, '_>, member: &Member, request: Command) -> Result<(), R
             Ok(answer) => answers.relay(reply, &answer),
             Err(error) => write_refusal(&mut answers, reply, &not_answered(&error)),
         }
-        send(&asker, &answers);
+        send(&asker, answers);
     });
     Ok(())
 }

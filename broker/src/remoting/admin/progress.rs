@@ -331,7 +331,7 @@ fn status(call: &Call<'_, '_>) -> Result<(), Refusal> {
         let body = ConsumerStatus { consumer_table: table, ..ConsumerStatus::default() };
         let mut answers = Answers::new();
         answers.begin(reply, ResponseCode::SUCCESS).body(&body.to_legacy_json());
-        send(&asker, &answers);
+        send(&asker, answers);
     });
     Ok(())
 }

@@ -99,7 +99,7 @@ fn look(
             if let Err(refusal) = work(&shared.services, &mut answers) {
                 call::write_refusal(&mut answers, reply, &refusal);
             }
-            call::send(&connection, &answers);
+            call::send(&connection, answers);
         });
         if let Err(error) = looked.await {
             tracing::error!(%error, "a look-up panicked");

@@ -24,6 +24,11 @@ impl Answers {
         Self::default()
     }
 
+    /// No answers, with room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { out: BytesMut::with_capacity(bytes) }
+    }
+
     /// Encoded bytes so far; a service may stop a batch when they are many.
     pub fn bytes(&self) -> usize {
         self.out.len()

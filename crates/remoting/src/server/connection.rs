@@ -141,8 +141,14 @@ impl Connection {
     }
 
     /// Sends answers that were encoded elsewhere.
-    pub fn send(&self, answers: &Answers) -> Result<(), SendError> {
-        self.append(|out| out.extend_from_slice(&answers.out))
+    pub fn send(&self, answers: Answers) -> Result<(), SendError> {
+        self.append(|out| {
+            if out.is_empty() {
+                *out = answers.out;
+            } else {
+                out.extend_from_slice(&answers.out);
+            }
+        })
     }
 
     /// Sends an answer that was not ready when its request was handled; `write` ends it.

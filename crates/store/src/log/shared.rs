@@ -365,6 +365,11 @@ impl Log {
         infos.collect()
     }
 
+    /// Where the newest segment begins.
+    pub fn newest_segment(&self) -> Option<PhysicalOffset> {
+        self.0.segments.read().last().map(|segment| PhysicalOffset(segment.base))
+    }
+
     /// Bytes that the segments' files take, those that wait to be used again left out.
     pub fn file_bytes(&self) -> u64 {
         self.0.segments.read().iter().map(|segment| segment.capacity).sum()
