@@ -75,11 +75,11 @@ fuzz: ## Run every fuzz target for SECONDS_EACH=20 seconds
 	@scripts/fuzz $(SECONDS_EACH)
 
 .PHONY: bench
-bench: ## Build for release and measure
+bench: ## Build for release, measure, also beside Apache RocketMQ, and write docs/performance.md (half an hour; needs Maven and Java 17, or APACHE=no)
 	@scripts/bench
 
 .PHONY: bench-compare
-bench-compare: ## Build for release and measure beside Apache RocketMQ (needs Maven and Java 17)
+bench-compare: ## The second part of it alone: beside Apache RocketMQ
 	@scripts/bench-compare
 
 .PHONY: standalone

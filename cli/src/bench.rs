@@ -4,11 +4,14 @@
 //! Leaves the threads to `load` and `pull`, the measuring to `measure`, whole scenarios to `suite`.
 
 mod answer;
+mod bars;
 mod cold;
 mod compare;
 mod echo;
 mod filter;
+mod leftovers;
 mod load;
+mod machine;
 mod malformed;
 mod markdown;
 mod measure;
@@ -174,6 +177,13 @@ pub(crate) struct EchoArgs {
 }
 
 pub(crate) fn run(command: BenchCommand, context: &Context) -> anyhow::Result<()> {
+    let starts_servers = matches!(
+        command,
+        BenchCommand::Echo(_) | BenchCommand::Suite(_) | BenchCommand::Compare(_)
+    );
+    if starts_servers {
+        leftovers::end_on_signals()?;
+    }
     let rows = match command {
         BenchCommand::Produce(args) => {
             let target = target::prepare(context, &args)?;
@@ -191,12 +201,19 @@ pub(crate) fn run(command: BenchCommand, context: &Context) -> anyhow::Result<()
         BenchCommand::Suite(args) => suite::run(&args, context)?,
         BenchCommand::Compare(args) => {
             let pairs = compare::run(&args)?;
-            return context.format.print(&pairs, ratio::Pairs::table);
+            context.format.print(&pairs, ratio::Pairs::table)?;
+            anyhow::ensure!(!pairs.has_failures(), "not every scenario came to its end");
+            return Ok(());
         }
         BenchCommand::Peers(args) => vec![peers::run(&args)?],
         BenchCommand::EchoServer => return serve_echo(),
     };
-    context.format.print(&rows, |rows| table(rows))
+    context.format.print(&rows, |rows| table(rows))?;
+    anyhow::ensure!(
+        rows.iter().all(|row| row.failure.is_none()),
+        "not every scenario came to its end"
+    );
+    Ok(())
 }
 
 /// What a run of senders showed.

@@ -26,6 +26,9 @@ pub(crate) struct Row {
     /// Answer codes other than success, with their counts.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<i32, u64>,
+    /// Why the scenario ended before it should.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// Further figures, each named with its unit.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, f64>,
@@ -47,6 +50,18 @@ impl Row {
         }
     }
 
+    /// A scenario that ended before it should.
+    pub(crate) fn of_failure(scenario: &str, why: &anyhow::Error) -> Self {
+        let what = "did not end".into();
+        Self { failure: Some(format!("{why:#}")), ..Self::of_figures(scenario, what, []) }
+    }
+
+    /// Requests that were refused, or failed otherwise, in the window or before it.
+    pub(crate) fn failed(&self) -> u64 {
+        let in_window = self.measured.as_ref().map_or(0, |measured| measured.failed);
+        in_window.max(self.refusals.values().sum())
+    }
+
     /// Messages a second, of a row with load.
     pub(crate) fn rate_per_s(&self) -> Option<f64> {
         self.measured.as_ref().map(|measured| measured.rate_per_s)
@@ -64,6 +79,7 @@ impl Row {
             measured: None,
             latency: None,
             refusals: BTreeMap::new(),
+            failure: None,
             figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         }
     }
@@ -115,8 +131,8 @@ pub(crate) fn cells(row: &Row) -> [String; 12] {
         server.map_or_else(dash, |server| micros_text(server.cpu_us_per_message)),
         server.map_or_else(dash, |server| rounded(server.calls_per_message)),
         server.map_or_else(dash, |server| bytes_text(server.anonymous_bytes)),
-        measured(|measured| measured.failed.to_string()),
-        figures.chain(refusals).collect::<Vec<_>>().join(", "),
+        row.measured.as_ref().map_or_else(dash, |_| row.failed().to_string()),
+        figures.chain(refusals).chain(row.failure.clone()).collect::<Vec<_>>().join(", "),
     ]
 }
 

@@ -73,6 +73,7 @@ impl Suite<'_> {
             anyhow::ensure!(waited < FILL_TIME_MAX, "no file was written again in {waited:?}");
             produce(&fill, &target)?;
         }
+        owned.server.settle_device()?;
         let load = LoadArgs { connections, in_flight, ..self.load(pid) };
         let row = measured(&owned.server.nameserver, &load, ", sync, reused segments")?;
         owned.server.process.stop()?;

@@ -1,31 +1,52 @@
 //! Servers that a benchmark starts itself: Gantry, and the other side of the echo.
-//! Invariant: a server that was started here ends with the value that holds it.
+//! Invariant: a server that was started here ends with the value that holds it, and when a signal ends this process.
 //! Leaves its settings to the scenarios. Placing on cores is done by `taskset`, where there is one.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     net::{SocketAddr, TcpListener},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
+};
 
-use super::process;
+use super::{leftovers, process};
 
 /// Time for a server to stop after SIGTERM.
 const STOP_WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// A process that ends with this value.
+/// A process, and those that it started, which end with this value.
 pub(crate) struct Process {
     child: Child,
+    /// Whether it has not been waited for.
+    is_running: bool,
 }
 
 impl Process {
+    fn new(child: Child) -> Self {
+        leftovers::note_group(Pid::from_child(&child));
+        Self { child, is_running: true }
+    }
+
     /// Its process number.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Takes the processor away from it and from those that it started.
+    pub(crate) fn pause(&self) -> io::Result<()> {
+        Ok(kill_process_group(self.group(), Signal::STOP)?)
+    }
+
+    /// Gives the processor back.
+    pub(crate) fn resume(&self) -> io::Result<()> {
+        Ok(kill_process_group(self.group(), Signal::CONT)?)
     }
 
     /// Ends it as a power cut would.
@@ -35,18 +56,30 @@ impl Process {
 
     /// Asks it to stop and waits for that.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
-        Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
+        self.resume()?;
+        kill_process(self.group(), Signal::TERM)?;
         let start = Instant::now();
-        while self.child.try_wait()?.is_none() {
+        // It is not waited for here: its number stays its own until its group has been ended.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        while waitid(WaitId::Pid(self.group()), options)?.is_none() {
             anyhow::ensure!(start.elapsed() < STOP_WAIT_MAX, "the server did not stop");
             std::thread::sleep(Duration::from_millis(5));
         }
+        self.end();
         Ok(())
     }
 
+    fn group(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     fn end(&mut self) {
-        // Both fail only when the process has ended by itself.
-        let _ = self.child.kill();
+        if !std::mem::take(&mut self.is_running) {
+            return;
+        }
+        leftovers::forget_group(self.group());
+        // Both fail only when what they are about has ended by itself.
+        let _ = kill_process_group(self.group(), Signal::KILL);
         let _ = self.child.wait();
     }
 }
@@ -69,10 +102,13 @@ fn spawn(
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .process_group(0)
         .spawn()
         .with_context(|| format!("start {} with taskset", program.display()))?;
-    let output = child.stdout.take().context("its output is piped")?;
-    Ok((Process { child }, output))
+    let output = child.stdout.take();
+    let process = Process::new(child);
+    let output = output.context("its output is piped")?;
+    Ok((process, output))
 }
 
 fn first_line(output: ChildStdout) -> anyhow::Result<String> {
@@ -142,6 +178,26 @@ impl Server {
             ready_after,
             started_at,
         })
+    }
+
+    /// Waits until it writes next to nothing to the device: what an earlier load has left to do is done.
+    pub(crate) fn settle_device(&self) -> anyhow::Result<()> {
+        const LOOK: Duration = Duration::from_secs(1);
+        const LOOKS_MAX: usize = 60;
+        // A mark, a checkpoint: a load writes more than this with each sync.
+        const BYTES_MAX: u64 = 64 * 1024;
+        let written =
+            || process::Sample::take(self.process.pid()).map(|sample| sample.device_bytes);
+        let mut before = written()?;
+        for _ in 0..LOOKS_MAX {
+            std::thread::sleep(LOOK);
+            let now = written()?;
+            if now - before <= BYTES_MAX {
+                return Ok(());
+            }
+            before = now;
+        }
+        anyhow::bail!("the server goes on writing without load")
     }
 
     /// Anonymous memory once it has come to rest, in bytes: the median of two seconds in which it hardly changed.

@@ -12,8 +12,9 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use super::{
-    ConsumeArgs, EchoArgs, EndToEnd, LoadArgs, WindowArgs, consume, echo, end_to_end,
-    markdown::{self, Making},
+    ConsumeArgs, EchoArgs, EndToEnd, LoadArgs, WindowArgs, consume, echo, end_to_end, leftovers,
+    machine,
+    markdown::{Making, write_own},
     process::pin,
     produce,
     recovery::{first_send, load_and_kill},
@@ -87,6 +88,9 @@ pub(crate) struct SuiteArgs {
     /// Repetitions of each scenario.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(super) rounds: u32,
+    /// Of these, scenarios that are run once all the same.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(super) once: Vec<Scenario>,
     /// File for a page in Markdown: machine, source, date, and the median of each scenario.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
@@ -122,21 +126,58 @@ pub(crate) fn run(args: &SuiteArgs, context: &Context) -> anyhow::Result<Vec<Row
     if let Err(error) = pin(std::process::id(), args.generator_core) {
         tracing::warn!(%error, "the generator runs on every core");
     }
-    let (began, load_before) = (SystemTime::now(), markdown::load_now());
+    let (began, load_before) = (SystemTime::now(), machine::load_now());
     let mut rows = Vec::new();
-    for _ in 0..args.rounds {
+    let write = |rows: &[Row], running: Option<String>| {
+        let load_before = load_before.clone();
+        args.write(began, load_before, running, |path, making| write_own(path, rows, making))
+    };
+    for round in 1..=args.rounds {
         for scenario in &args.scenario {
+            if round > 1 && args.once.contains(scenario) {
+                continue;
+            }
+            write(&rows, Some(format!("{}, round {round}", scenario.id())))?;
             let suite = Suite { args, nameserver: context.nameserver(), scenario: *scenario };
-            rows.extend(suite.run()?);
+            match suite.run() {
+                Ok(found) => rows.extend(found),
+                Err(error) if error.is::<Failure>() => return Err(error),
+                Err(error) => {
+                    tracing::error!("scenario {}: {error:#}", scenario.id());
+                    rows.push(Row::of_failure(&scenario.id(), &error));
+                }
+            }
         }
     }
-    if let Some(path) = &args.report {
-        let SuiteArgs { revision, made_by: command, rounds, .. } = args;
-        let making = Making { revision, command, rounds: *rounds, began, load_before };
-        std::fs::write(path, markdown::page(&rows, &making))
-            .with_context(|| format!("write {}", path.display()))?;
-    }
+    write(&rows, None)?;
     Ok(rows)
+}
+
+impl SuiteArgs {
+    /// Writes a part of the page, if one is wanted.
+    pub(super) fn write(
+        &self,
+        began: SystemTime,
+        load_before: String,
+        running: Option<String>,
+        write: impl FnOnce(&Path, &Making<'_>) -> std::io::Result<()>,
+    ) -> anyhow::Result<()> {
+        let Some(path) = &self.report else { return Ok(()) };
+        let temporary = std::env::temp_dir();
+        let once: Vec<_> = self.once.iter().map(|scenario| scenario.id()).collect();
+        let once =
+            if once.is_empty() { String::new() } else { format!(", 1 of {}", once.join(", ")) };
+        let making = Making {
+            revision: &self.revision,
+            command: &self.made_by,
+            rounds: format!("{}{once}", self.rounds),
+            began,
+            load_before,
+            data: self.data.as_deref().unwrap_or(&temporary),
+            running,
+        };
+        write(path, &making).with_context(|| format!("write {}", path.display()))
+    }
 }
 
 pub(super) struct Suite<'a> {
@@ -166,7 +207,9 @@ impl DataFolder {
     /// A name that nobody else has, in `parent` or the temporary folder.
     pub(super) fn new(parent: Option<&Path>) -> Self {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
-        Self(parent.join(format!("gantry-bench-{:08x}", rand::random::<u32>())))
+        let folder = parent.join(format!("gantry-bench-{:08x}", rand::random::<u32>()));
+        leftovers::note_folder(&folder);
+        Self(folder)
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -176,6 +219,7 @@ impl DataFolder {
 
 impl Drop for DataFolder {
     fn drop(&mut self) {
+        leftovers::forget_folder(&self.0);
         // A folder that is left behind wastes space and harms nothing.
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -290,7 +334,13 @@ impl Suite<'_> {
         let mut rows = self.produce("W3", |load| (load.connections, load.in_flight) = (1, 1))?;
         let echo_args =
             EchoArgs { server_core: self.args.server_core, window: self.args.window.clone() };
-        rows.push(Row { scenario: "W3 echo".into(), ..echo(&echo_args)? });
+        let echo = Row { scenario: "W3 echo".into(), ..echo(&echo_args)? };
+        for row in &mut rows {
+            if let Some((row_at, echo_at)) = row.latency.zip(echo.latency) {
+                row.figures.insert("p99_of_echo".into(), row_at.p99_us / echo_at.p99_us);
+            }
+        }
+        rows.push(echo);
         Ok(rows)
     }
 

@@ -35,14 +35,24 @@ const TOPIC_TABLE: u16 = 21;
 impl Suite<'_> {
     /// A row for each number of topics.
     pub(super) fn topics(&self) -> anyhow::Result<Vec<Row>> {
-        let rows = self.args.many_topics.iter().map(|topics| {
-            if self.args.server_binary.is_some() {
-                self.topics_of_own(*topics)
+        let (mut rows, mut rate_of_64) = (Vec::new(), None);
+        for topics in self.args.many_topics.iter().copied() {
+            let mut row = if self.args.server_binary.is_some() {
+                self.topics_of_own(topics)?
             } else {
-                self.topics_of_given(*topics)
+                self.topics_of_given(topics)?
+            };
+            match rate_of_64 {
+                _ if topics == 64 => rate_of_64 = row.rate_per_s(),
+                Some(rate) if topics > 64 => {
+                    let share = row.rate_per_s().unwrap_or_default() / rate;
+                    row.figures.insert("of_64_topics".into(), share);
+                }
+                _ => {}
             }
-        });
-        rows.collect()
+            rows.push(row);
+        }
+        Ok(rows)
     }
 
     fn topics_load(&self, topics: u32, server_pid: Option<u32>) -> LoadArgs {
