@@ -10,7 +10,9 @@ use gantry_model::{
     settings::{BrokerSettings, BrokerSettingsError, FlushMode},
 };
 use gantry_remoting::server::{Server, ServerLimits};
-use gantry_store::{CloseError, Flush, Now, OpenError, OpenReport, Retention, Store, StoreOptions};
+use gantry_store::{
+    CloseError, Flush, Now, OpenError, OpenReport, Retention, RoomOptions, Store, StoreOptions,
+};
 use gantry_telemetry::{ReadyState, Telemetry};
 use tokio::{
     net::TcpListener,
@@ -30,6 +32,8 @@ use crate::{
 
 /// Distance of the VIP channel's port below the remoting port.
 const VIP_DISTANCE: u16 = 2;
+/// Files of a segment's size that are kept for state: one for what is carried out of a segment and one for an image.
+const RESERVE_FILES: usize = 2;
 /// Tries to find two free ports at that distance, when any free ones will do.
 const PORT_TRIES: usize = 50;
 /// Time that servers get beyond the drain to end by themselves.
@@ -318,6 +322,7 @@ fn store_options(settings: &BrokerSettings) -> StoreOptions {
             age_ms: settings.retention.as_millis(),
             bytes: settings.retention_size.map(gantry_model::settings::Bytes::get),
         },
+        room: RoomOptions { reserve_files: RESERVE_FILES, bytes_max: None },
         ring_bytes_max: memory.ring.get() as usize,
         young_bytes: settings.young_size.get(),
         view_cache_bytes: memory.view_cache.get() as usize,

@@ -91,6 +91,9 @@ impl Metrics {
             ("rocketmq_storage_flush_behind_bytes", behind(status.written.0, status.synced.0)),
             ("rocketmq_storage_dispatch_behind_bytes", behind(status.written.0, status.applied.0)),
             ("gantry_storage_segments", status.segments as f64),
+            ("gantry_storage_file_bytes", status.file_bytes as f64),
+            ("gantry_storage_spare_files", status.spare_files as f64),
+            ("gantry_storage_full", f64::from(u8::from(status.shortage.is_some()))),
             ("gantry_storage_ring_bytes", status.ring_bytes as f64),
             ("gantry_storage_view_bytes", status.view_bytes as f64),
             ("gantry_storage_damaged_records", status.damaged_records as f64),
@@ -106,7 +109,7 @@ impl Metrics {
         }
         gauge!("rocketmq_topic_number", self.common()).set(status.topics as f64);
         gauge!("rocketmq_consumer_group_number", self.common()).set(status.groups as f64);
-        let writable = self.services.lifecycle.ready().is_ok();
+        let writable = self.services.lifecycle.ready().is_ok() && status.shortage.is_none();
         let permission = if writable { Permission::READ_WRITE.0 } else { Permission::READ };
         gauge!("rocketmq_broker_permission", self.common()).set(f64::from(permission));
     }

@@ -207,6 +207,7 @@ fn tend(services: &Services, stop: &Stop) {
     }
     let mut ticks = 0u32;
     let mut newest_segment = services.store.newest_segment();
+    let mut room = Room::default();
     while !stop.is_set() {
         stop.tick.wait(TICK);
         let now = services.clock.now();
@@ -227,6 +228,7 @@ fn tend(services: &Services, stop: &Stop) {
             failed(services, "hiding of expired messages", &error);
         }
         ticks += 1;
+        let is_short = room.look(services);
         if ticks.is_multiple_of(TICKS_PER_UPKEEP) {
             services.members.expire(now.monotonic_ms);
             services.locks.expire(now.monotonic_ms);
@@ -234,22 +236,58 @@ fn tend(services: &Services, stop: &Stop) {
             services.stats.sample(now);
             services.figures.sample(&services.store, now);
         }
-        // A full segment asks at once: how far the log passes its size is otherwise a matter of its rate.
+        // A full segment asks at once: how far the log passes its size is otherwise a matter of its rate. So do messages
+        // that are refused, unless the last try failed.
         let rolled = newest_segment != services.store.newest_segment();
-        if rolled || ticks.is_multiple_of(TICKS_PER_UPKEEP) {
+        let is_wanted = rolled || (is_short && room.may_maintain);
+        if is_wanted || ticks.is_multiple_of(TICKS_PER_UPKEEP) {
             newest_segment = services.store.newest_segment();
-            maintain(services, now);
+            room.may_maintain = maintain(services, now);
         }
     }
 }
 
-fn maintain(services: &Services, now: Now) {
+/// Whether it succeeded.
+fn maintain(services: &Services, now: Now) -> bool {
     // What a stopped log holds is for recovery to find out: nothing of it is given up.
     if services.lifecycle.has_failed() {
-        return;
+        return false;
     }
     match services.store.maintain(now) {
         Ok(done) => tracing::debug!(?done, "store maintained"),
-        Err(error) => failed(services, "upkeep of the store", &error),
+        Err(error) => {
+            failed(services, "upkeep of the store", &error);
+            return false;
+        }
+    }
+    true
+}
+
+/// What upkeep knows of the log's room.
+#[derive(Default)]
+struct Room {
+    was_short: bool,
+    may_maintain: bool,
+}
+
+impl Room {
+    /// Looks for room, says in the log what has changed, and returns whether messages are refused for want of it.
+    fn look(&mut self, services: &Services) -> bool {
+        if services.lifecycle.has_failed() {
+            return false;
+        }
+        if let Err(error) = services.store.find_room() {
+            failed(services, "look for room", &error);
+        }
+        let shortage = services.store.shortage();
+        match (self.was_short, shortage) {
+            (false, Some(shortage)) => {
+                tracing::error!(%shortage, "messages are refused until there is room");
+            }
+            (true, None) => tracing::info!("there is room: messages are taken again"),
+            _ => {}
+        }
+        self.was_short = shortage.is_some();
+        self.was_short
     }
 }

@@ -305,6 +305,8 @@ impl Sends {
         now: Now,
     ) -> Result<(), SendError> {
         self.lifecycle.check_accepting()?;
+        // Before the topic, so that none is made for a message that is refused.
+        self.store.check_shortage()?;
         let target = self.target(request, now)?;
         self.check_size(request)?;
         if request.is_batch {

@@ -14,7 +14,7 @@ use crate::{
     batch::{Batch, Ends, Item, Park, Placed},
     change::TimerSet,
     errors::AppendError,
-    log::{self, LogWriter, RecordBatch},
+    log::{self, LogWriter, Purpose, RecordBatch},
     options::{Flush, Now},
     queues::Queue,
     ring::{MESSAGE_BYTES, Side},
@@ -47,24 +47,39 @@ impl Tail {
 impl Store {
     /// Appends all of `batch`, or nothing. After success `batch.placed` says where each message is.
     pub fn append(&self, batch: &mut Batch, now: Now) -> Result<Ticket, AppendError> {
+        self.append_for(Purpose::Messages, batch, now)
+    }
+
+    /// [`Store::append`] for what may use the reserve of the log, or may not.
+    pub(crate) fn append_for(
+        &self,
+        purpose: Purpose,
+        batch: &mut Batch,
+        now: Now,
+    ) -> Result<Ticket, AppendError> {
         self.check_room(batch.len() * MESSAGE_BYTES, 0)?;
         self.resolve_queues(batch)?;
         let claimed = self.claim_ends(&batch.items)?;
-        let outcome = self.append_claimed(batch, now);
+        let outcome = self.append_claimed(purpose, batch, now);
         if outcome.is_err() {
             self.release(claimed);
         }
         outcome
     }
 
-    fn append_claimed(&self, batch: &mut Batch, now: Now) -> Result<Ticket, AppendError> {
+    fn append_claimed(
+        &self,
+        purpose: Purpose,
+        batch: &mut Batch,
+        now: Now,
+    ) -> Result<Ticket, AppendError> {
         let mut tail = self.tail.lock();
         check_open(&tail)?;
         if let Some(topic) = batch.topics.iter().find(|topic| topic.is_gone()) {
             return Err(AppendError::TopicGone { topic: topic.name().clone() });
         }
         give_offsets(batch);
-        let appended = match tail.writer.append(&mut batch.records, now.wall_ms) {
+        let appended = match tail.writer.append_for(purpose, &mut batch.records, now.wall_ms) {
             Ok(appended) => appended,
             Err(error) => {
                 take_offsets_back(batch);
@@ -404,14 +419,14 @@ fn write_state(
             properties: &[],
         })
         .map_err(crate::EncodeError::from)?;
-    writer.append(records, now.wall_ms).map_err(refusal)
+    writer.append_for(Purpose::State, records, now.wall_ms).map_err(refusal)
 }
 
 fn refusal(error: log::AppendError) -> AppendError {
     match error {
-        log::AppendError::Full { .. } | log::AppendError::NewSegment { .. } => {
-            AppendError::Full(error)
-        }
+        log::AppendError::Full { .. }
+        | log::AppendError::Short(_)
+        | log::AppendError::NewSegment { .. } => AppendError::Full(error),
         log::AppendError::TooLarge { .. } => AppendError::RecordTooLarge(error),
         log::AppendError::Stopped(_) => AppendError::Stopped(Some(error)),
     }

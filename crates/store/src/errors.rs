@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use gantry_model::{PhysicalOffset, QueueId, TopicName};
 
 use crate::{
-    image::ImageError, keys::KeyError, log, retention::RetentionError, state::StateError,
-    views::ViewError,
+    image::ImageError, keys::KeyError, log, retention::RetentionError, space::RoomError,
+    state::StateError, views::ViewError,
 };
 
 /// Why a store could not be opened.
@@ -63,6 +63,9 @@ pub enum OpenError {
     /// What was recovered could not be synced.
     #[error("sync the recovered log")]
     Sync(#[from] SyncError),
+    /// The reserve could not be made, for another reason than want of room.
+    #[error("make the reserve of the log")]
+    Room(#[from] RoomError),
 }
 
 /// Why the log could not be replayed.
@@ -197,6 +200,9 @@ pub enum MaintainError {
     /// Keys could not be indexed, or the log not be shortened.
     #[error("index keys and let go of old messages")]
     Retention(#[from] RetentionError),
+    /// Files could not be made ahead.
+    #[error("find room for messages")]
+    Room(#[from] RoomError),
 }
 
 /// Why a store did not close cleanly. What was confirmed is safe: the next open replays it.

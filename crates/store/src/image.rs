@@ -354,6 +354,7 @@ mod tests {
             new_store_id: StoreId([3; 16]),
             epoch: 0,
             scan_from: PhysicalOffset(0),
+            room: crate::log::RoomOptions::default(),
         };
         let (writer, log, _) = log::open(&options, Arc::new(disk)).unwrap();
         (writer, log)

@@ -24,6 +24,7 @@ mod read;
 mod recover;
 pub mod retention;
 mod ring;
+mod space;
 pub mod state;
 mod store;
 mod tables;
@@ -41,8 +42,10 @@ pub use errors::{
     AppendError, CloseError, EncodeError, MaintainError, OpenError, ReadError, ReplayError,
     SyncError,
 };
+pub use log::Shortage;
 pub use offsets::OffsetCommit;
-pub use options::{Flush, Now, Retention, StoreOptions};
+pub use options::{Flush, Now, Retention, RoomOptions, StoreOptions};
+pub use space::RoomError;
 pub use store::Store;
 pub use tables::image_entries;
 pub use topics::{DataVersion, Topic};

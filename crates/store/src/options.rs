@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+pub use crate::log::RoomOptions;
+
 /// Time of a call: the store reads no clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Now {
@@ -50,6 +52,8 @@ pub struct StoreOptions {
     pub dirty_bytes_max: u64,
     /// How long messages are kept.
     pub retention: Retention,
+    /// How much room the log may take, and keeps for state. Default no limit and no reserve.
+    pub room: RoomOptions,
     /// Bytes of entries that wait for the views. Default 64 MiB, enough for about 800,000 messages.
     pub ring_bytes_max: usize,
     /// A queue whose first record is within so many bytes of the log's end is young. Default 1 GiB.
@@ -69,6 +73,7 @@ impl StoreOptions {
             segment_bytes: 1 << 30,
             dirty_bytes_max: 4 << 20,
             retention: Retention::default(),
+            room: RoomOptions::default(),
             ring_bytes_max: 64 << 20,
             young_bytes: 1 << 30,
             view_cache_bytes: 32 << 20,

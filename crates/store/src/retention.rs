@@ -15,7 +15,7 @@ use crate::{
     errors::{AppendError, ReadError, SyncError},
     image::{self, IMAGE_TOPIC, ImageAt, ImageError, own_draft},
     keys::{KeyEntry, KeyError, KeyIndex},
-    log::{self, Log, RecordBatch, SegmentInfo, Walked, files::Files},
+    log::{self, Log, Purpose, RecordBatch, SegmentInfo, Walked, files::Files},
     log_start::{self, START_TOPIC},
     options::{Flush, Now, Retention},
     store::Store,
@@ -254,10 +254,15 @@ impl Store {
         let Some(before) = forget_before(&segments, retention, trusted_ms, applied) else {
             return Ok(forgotten);
         };
-        let step = image_step(state.image.as_ref(), before, self.log.written());
-        if step == ImageStep::Wait {
-            return Ok(forgotten);
-        }
+        let is_short = self.shortage().is_some();
+        // The reserve holds what is carried out of one segment, and an image.
+        let before = if is_short { segments[0].end } else { before };
+        let step = match image_step(state.image.as_ref(), before, self.log.written()) {
+            // A log that takes no messages does not grow until something goes.
+            ImageStep::Wait if is_short => ImageStep::Write,
+            ImageStep::Wait => return Ok(forgotten),
+            step => step,
+        };
         forgotten.carried = self.carry(before, now)?;
         if step == ImageStep::Write {
             state.image = Some(self.write_image(now)?);
@@ -319,11 +324,11 @@ impl Store {
             ends: Some(Ends::Timer { due_ms: timer.due_ms, position: timer.position }),
         };
         batch.push(&topic, &record.draft(), index).map_err(AppendError::from)?;
-        let mut outcome = self.append(&mut batch, now);
+        let mut outcome = self.append_for(Purpose::State, &mut batch, now);
         if let Err(AppendError::Busy { .. }) = outcome {
             self.sync()?;
             self.apply_all()?;
-            outcome = self.append(&mut batch, now);
+            outcome = self.append_for(Purpose::State, &mut batch, now);
         }
         match outcome {
             Ok(_) => Ok(true),
@@ -359,7 +364,7 @@ impl Store {
         if tail.closed {
             return Err(AppendError::Stopped(None).into());
         }
-        let appended = tail.writer.append(&mut records, now.wall_ms)?;
+        let appended = tail.writer.append_for(Purpose::State, &mut records, now.wall_ms)?;
         if let Some(start) = log_start {
             self.note_start(start, appended.end);
         }
@@ -382,7 +387,8 @@ impl Store {
 
     /// Marks everything as synced, so that the next start can tell rot from a torn tail, and writes the key index.
     pub(crate) fn close_log(&self, now: Now) -> Result<(), RetentionError> {
-        self.tail.lock().writer.append(&mut RecordBatch::new(), now.wall_ms)?;
+        let mut nothing = RecordBatch::new();
+        self.tail.lock().writer.append_for(Purpose::State, &mut nothing, now.wall_ms)?;
         self.sync()?;
         self.index_keys()?;
         Ok(self.upkeep.keys.seal(self.synced())?)

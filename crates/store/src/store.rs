@@ -114,6 +114,7 @@ impl Store {
             new_store_id: random_store_id(),
             epoch: 0,
             scan_from: applied.position,
+            room: options.room,
         };
         let (writer, log, found) =
             log::open(&log_options, Arc::clone(&files)).map_err(open_error)?;
@@ -150,6 +151,7 @@ impl Store {
         store.note_broken_keys();
         let replayed = store.replay(from)?;
         store.finish_forgetting(replayed.log_start)?;
+        store.find_room()?;
         let report = OpenReport {
             records_replayed: replayed.records,
             views_rebuilt: rebuilt,
@@ -328,7 +330,7 @@ impl Store {
     pub fn maintain(&self, now: Now) -> Result<Maintenance, MaintainError> {
         self.note_broken_keys();
         self.index_keys()?;
-        let forgotten = self.forget_old(now)?;
+        let forgotten = self.forget_and_find_room(now)?;
         self.views.note_log_start(self.log_start());
         Ok(Maintenance {
             segments_removed: forgotten.segments,
@@ -380,6 +382,7 @@ impl Store {
     /// The store at this moment.
     pub fn status(&self) -> StoreStatus {
         let (written, synced) = (self.written(), self.synced());
+        let spare_files = self.tail.lock().writer.spare_files();
         let damage = self.damage.lock();
         StoreStatus {
             log_start: self.log_start(),
@@ -388,7 +391,10 @@ impl Store {
             written,
             applied: PhysicalOffset(self.applied.load(Ordering::Acquire)),
             log_bytes: written.0.saturating_sub(self.log_start().0),
+            file_bytes: self.log.file_bytes() + spare_files as u64 * self.options.segment_bytes,
             segments: self.log.segments().len(),
+            spare_files,
+            shortage: self.shortage(),
             dirty_bytes: written.0.saturating_sub(synced.0),
             ring_bytes: self.ring_bytes.load(Ordering::Acquire),
             view_bytes: self.views.size_bytes(),

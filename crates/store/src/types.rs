@@ -131,8 +131,14 @@ pub struct StoreStatus {
     pub applied: PhysicalOffset,
     /// Bytes of the log kept.
     pub log_bytes: u64,
+    /// Bytes of the log's files, those that wait to become segments included.
+    pub file_bytes: u64,
     /// Number of segments.
     pub segments: usize,
+    /// Files that wait to become segments, the reserve among them.
+    pub spare_files: usize,
+    /// Why messages are refused for want of room, if they are.
+    pub shortage: Option<crate::log::Shortage>,
     /// Bytes written and not synced.
     pub dirty_bytes: u64,
     /// Bytes of entries that wait for the views.

@@ -254,6 +254,8 @@ fn disk(table: &mut Table, services: &Services) -> std::io::Result<()> {
     table.decimal("consumeQueueDiskRatio", used);
     let (total, free) = (size_text(total), size_text(free));
     table.put("commitLogDirCapacity", format!("Total : {total}, Free : {free}."));
+    let shortage = services.store.shortage();
+    table.put("storeShortage", shortage.map_or_else(|| "none".into(), |it| it.to_string()));
     Ok(())
 }
 

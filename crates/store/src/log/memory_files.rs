@@ -174,7 +174,7 @@ struct State {
     image: Image,
     faults: Vec<Fault>,
     asked: Vec<Asked>,
-    free_space: Option<u64>,
+    capacity: Option<u64>,
     is_cold: bool,
     /// The disk after each change since recording began.
     stops: Option<Vec<Image>>,
@@ -210,9 +210,14 @@ impl MemoryFiles {
         self.0.lock().faults.push(Fault { operation, spared, kind, written });
     }
 
-    /// What `free_space` answers from here on.
-    pub fn set_free_space(&self, bytes: u64) {
-        self.0.lock().free_space = Some(bytes);
+    /// Bytes that all files may take from here on. Those that are there stay, and so does a length without a place.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.0.lock().capacity = Some(bytes);
+    }
+
+    /// Bytes that all files take.
+    pub fn used(&self) -> u64 {
+        self.0.lock().used()
     }
 
     /// All operations so far, oldest first.
@@ -281,7 +286,7 @@ impl MemoryFiles {
         let state = self.0.lock();
         let contents = state.image.contents.iter().map(|c| Content::synced(c.seen.clone()));
         let image = Image::synced(state.image.names.clone(), contents.collect());
-        let copy = State { image, free_space: state.free_space, ..State::default() };
+        let copy = State { image, capacity: state.capacity, ..State::default() };
         Self(Arc::new(Mutex::new(copy)))
     }
 
@@ -290,7 +295,7 @@ impl MemoryFiles {
     pub fn crash(&self, seed: u64) -> Self {
         let state = self.0.lock();
         let image = state.image.crash(&mut Dice::new(seed));
-        let crashed = State { image, free_space: state.free_space, ..State::default() };
+        let crashed = State { image, capacity: state.capacity, ..State::default() };
         Self(Arc::new(Mutex::new(crashed)))
     }
 }
@@ -307,6 +312,14 @@ impl State {
             return Ok(());
         }
         Err(self.faults.remove(at))
+    }
+
+    fn used(&self) -> u64 {
+        self.image.names.values().map(|id| self.image.contents[*id].seen.len() as u64).sum()
+    }
+
+    fn free_space(&self) -> u64 {
+        self.capacity.map_or(1 << 50, |capacity| capacity.saturating_sub(self.used()))
     }
 
     fn id(&self, path: &Path) -> io::Result<usize> {
@@ -393,7 +406,7 @@ impl Files for MemoryFiles {
     }
 
     fn free_space(&self, _: &Path) -> io::Result<u64> {
-        Ok(self.0.lock().free_space.unwrap_or(1 << 50))
+        Ok(self.0.lock().free_space())
     }
 }
 
@@ -455,6 +468,9 @@ impl LogFile for MemoryFile {
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         let bytes = bytes.max(self.len()?);
+        if bytes - self.len()? > self.disk.0.lock().free_space() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.set_len(bytes)
     }
 }

@@ -10,8 +10,10 @@ pub mod memory_files;
 mod own;
 mod reader;
 mod recover;
+mod room;
 mod segment;
 mod shared;
+mod spare;
 pub mod survey;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ pub use reader::{RecordCursor, Walked};
 pub use recover::{Cut, OpenReport};
 pub use segment::SegmentInfo;
 pub use shared::Log;
+pub use spare::{Purpose, RoomOptions, Shortage};
 pub use writer::{Appended, LogWriter};
 
 use files::Files;
@@ -56,6 +59,8 @@ pub struct LogOptions {
     pub epoch: u64,
     /// A record boundary before which everything is known to be synced: the oldest view position, or 0.
     pub scan_from: PhysicalOffset,
+    /// How much room the log may take, and keeps.
+    pub room: RoomOptions,
 }
 
 /// Opens the log in `options.dir`, or makes one: finds its end, cuts a torn tail, reports damage.
@@ -132,6 +137,9 @@ pub enum AppendError {
         /// What the system said.
         source: io::Error,
     },
+    /// Messages are refused until there is room for another segment. The log is as before.
+    #[error(transparent)]
+    Short(#[from] Shortage),
     /// The batch does not fit into a segment, or one record is beyond the limit.
     #[error("{bytes} bytes are too large, the limit is {bytes_max}")]
     TooLarge {

@@ -14,7 +14,7 @@ use gantry_model::PhysicalOffset;
 use super::{
     Damage, DamageReason, FORMAT_VERSION, Log, LogOptions, LogWriter, OpenError, ReadError,
     SEGMENT_BYTES_MIN, SegmentHeader, StoreId,
-    files::Files,
+    files::{Files, LogFile, is_out_of_space},
     own::Own,
     reader::{Step, Walker},
     segment::{Segment, base_of_name, is_free_name, segment_path},
@@ -112,7 +112,8 @@ pub(super) fn open(
     let log = Log(Arc::new(shared));
     let recovered =
         Recovered { active, at: tail.end, newest_image: tail.newest_image, marked: tail.synced };
-    let writer = LogWriter::new(log.clone(), options.epoch, options.segment_bytes, recovered);
+    let writer =
+        LogWriter::new(log.clone(), options.epoch, options.segment_bytes, options.room, recovered);
     Ok((writer, log, report))
 }
 
@@ -332,10 +333,18 @@ fn cut(
         // Cut and extended again: what is not there cannot be read, also if the system dies in between.
         let path = &segment.path;
         segment.file.set_len(tail.end - segment.base).map_err(at(path, "cut"))?;
-        segment.file.set_len(segment.capacity).map_err(at(path, "extend"))?;
+        extend(&*segment.file, segment.capacity).map_err(at(path, "extend"))?;
         segment.file.sync_data().map_err(at(path, "sync"))?;
     }
     Ok(removed)
+}
+
+/// Gives a file its length and its place on the disk; on a full disk the length alone, so that it can be read.
+fn extend(file: &dyn LogFile, bytes: u64) -> io::Result<()> {
+    match file.allocate(bytes) {
+        Err(error) if is_out_of_space(&error) => file.set_len(bytes),
+        outcome => outcome,
+    }
 }
 
 /// Writes again and syncs what no mark covers: a sync that failed before the last stop may have dropped it, while it

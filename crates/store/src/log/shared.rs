@@ -22,6 +22,7 @@ use super::{
     files::Files,
     reader::{RecordCursor, Walker},
     segment::{Segment, segment_path},
+    spare::{Shortage, ShortageCell},
 };
 use crate::planted::sync_data;
 
@@ -56,6 +57,8 @@ pub(super) struct Shared {
     pub(super) tail: Blocks,
     /// What readers behind the tail have in common.
     read_last: Blocks,
+    /// Why messages are refused for want of room.
+    pub(super) shortage: ShortageCell,
     stopped: OnceLock<Stopped>,
     is_led: Mutex<bool>,
     sync_ended: Condvar,
@@ -83,6 +86,7 @@ impl Shared {
             is_dir_dirty: AtomicBool::new(false),
             tail: Blocks::default(),
             read_last: Blocks::default(),
+            shortage: ShortageCell::default(),
             stopped: OnceLock::new(),
             is_led: Mutex::new(false),
             sync_ended: Condvar::new(),
@@ -373,6 +377,11 @@ impl Log {
     /// Bytes that the segments' files take, those that wait to be used again left out.
     pub fn file_bytes(&self) -> u64 {
         self.0.segments.read().iter().map(|segment| segment.capacity).sum()
+    }
+
+    /// Why messages are refused for want of room, if they are.
+    pub fn shortage(&self) -> Option<Shortage> {
+        self.0.shortage.get()
     }
 
     /// Bytes that the file system has left for the log.

@@ -9,7 +9,8 @@ use gantry_model::PhysicalOffset;
 use gantry_record::RecordView;
 
 use super::{
-    Damage, DamageReason, LogOptions, OpenError, ReadError, SegmentHeader, SegmentInfo, StoreId,
+    Damage, DamageReason, LogOptions, OpenError, ReadError, RoomOptions, SegmentHeader,
+    SegmentInfo, StoreId,
     files::{Files, LogFile, StdFiles, open_for_reading},
     reader::{Step, Walked, Walker},
     recover::{self, Found},
@@ -93,6 +94,7 @@ fn survey_once(dir: &Path, scan_from: PhysicalOffset) -> Result<Survey, OpenErro
         new_store_id: StoreId([0; 16]),
         epoch: 0,
         scan_from,
+        room: RoomOptions::default(),
     };
     let files = ReadOnlyFiles;
     let names = files.list(dir).map_err(|source| OpenError::Io {

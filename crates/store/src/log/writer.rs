@@ -5,7 +5,6 @@
 
 use std::{
     collections::VecDeque,
-    path::PathBuf,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -13,13 +12,11 @@ use gantry_model::{PhysicalOffset, QueueOffset};
 
 use super::{
     AppendError, Log, RECORD_BYTES_LIMIT, RecordBatch, SegmentHeader, Stopped, UnlinkError,
-    files::{LogFile, WriteFailure, is_out_of_space},
+    files::{LogFile, WriteFailure},
     own::{self, FILLER_BYTES_MIN, HEADROOM_BYTES},
     segment::{Segment, free_path, segment_path},
+    spare::{Purpose, RoomOptions, Spares},
 };
-
-/// Most files that are kept to be written again.
-const FREE_FILES_MAX: usize = 2;
 
 /// Where a batch went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +31,9 @@ pub struct Appended {
 
 /// The writing side of the log.
 pub struct LogWriter {
-    log: Log,
+    pub(super) log: Log,
     epoch: u64,
-    segment_bytes: u64,
+    pub(super) segment_bytes: u64,
     /// The segment being written; `None` if the next batch begins a new one.
     active: Option<Arc<Segment>>,
     /// Position of the next byte.
@@ -49,10 +46,10 @@ pub struct LogWriter {
     foretold: Option<Foretold>,
     /// Segments that the log has given up and whose files are still there, oldest first.
     doomed: VecDeque<Arc<Segment>>,
-    /// Files that wait to be written again.
-    free: Vec<PathBuf>,
+    /// Files that wait to become segments.
+    pub(super) spares: Spares,
     /// A file that was made for the segment at this base, and not used.
-    prepared: Option<(u64, Arc<dyn LogFile>)>,
+    pub(super) prepared: Option<(u64, Arc<dyn LogFile>)>,
     scratch: Vec<u8>,
 }
 
@@ -74,7 +71,13 @@ impl std::fmt::Debug for LogWriter {
 }
 
 impl LogWriter {
-    pub(super) fn new(log: Log, epoch: u64, segment_bytes: u64, recovered: Recovered) -> Self {
+    pub(super) fn new(
+        log: Log,
+        epoch: u64,
+        segment_bytes: u64,
+        room: RoomOptions,
+        recovered: Recovered,
+    ) -> Self {
         let last_time_ms = log.last_time_ms();
         let Recovered { active, at, newest_image, marked } = recovered;
         Self {
@@ -88,7 +91,7 @@ impl LogWriter {
             marked,
             foretold: None,
             doomed: VecDeque::new(),
-            free: Vec::new(),
+            spares: Spares::new(room, segment_bytes),
             prepared: None,
             scratch: Vec::with_capacity(HEADROOM_BYTES),
         }
@@ -103,7 +106,18 @@ impl LogWriter {
         batch: &mut RecordBatch,
         now_ms: u64,
     ) -> Result<Appended, AppendError> {
+        self.append_for(Purpose::Messages, batch, now_ms)
+    }
+
+    /// [`LogWriter::append`] for what may use the reserve, or may not.
+    pub fn append_for(
+        &mut self,
+        purpose: Purpose,
+        batch: &mut RecordBatch,
+        now_ms: u64,
+    ) -> Result<Appended, AppendError> {
         self.log.0.check_running()?;
+        self.check_shortage(purpose)?;
         self.check_size(batch)?;
         let Foretold { mark } = self.foretold.take().unwrap_or_else(|| self.foretell());
         let store_time_ms = now_ms.max(self.last_time_ms);
@@ -113,7 +127,7 @@ impl LogWriter {
             return Ok(Appended { start: at, end: at, store_time_ms: self.last_time_ms });
         }
         if !self.fits(bytes, mark) {
-            self.roll()?;
+            self.roll(purpose)?;
         }
         let prefix = self.put_prefix(batch, mark, store_time_ms);
         let start = PhysicalOffset(self.at + prefix.bytes as u64);
@@ -161,7 +175,7 @@ impl LogWriter {
 
     /// Gives up the segments that lie wholly before `position`, never the one being written and none that is not synced.
     ///
-    /// Returns how many went. Up to two files are kept to be written again.
+    /// Returns how many went. What the reserve lacks, and up to two files more, is kept to be written again.
     /// After an error the log goes on without the segments; their files go with the next call.
     pub fn unlink_before(&mut self, position: PhysicalOffset) -> Result<u64, UnlinkError> {
         while let Some(segment) = self.take_front(position.0) {
@@ -179,11 +193,12 @@ impl LogWriter {
     }
 
     fn unlink(&mut self, segment: &Segment) -> std::io::Result<()> {
-        let is_kept = self.free.len() < FREE_FILES_MAX && segment.capacity == self.segment_bytes;
         let shared = &self.log.0;
+        let has_place = self.spares.has_place(shared.segments.read().len());
+        let is_kept = has_place && segment.capacity == self.segment_bytes;
         let outcome = if is_kept {
             let free = free_path(&shared.dir, segment.base);
-            shared.files.rename(&segment.path, &free).map(|()| self.free.push(free))
+            shared.files.rename(&segment.path, &free).map(|()| self.spares.push(free))
         } else {
             shared.files.remove(&segment.path)
         };
@@ -241,9 +256,9 @@ impl LogWriter {
     }
 
     /// Ends the segment being written and begins the next.
-    fn roll(&mut self) -> Result<(), AppendError> {
+    fn roll(&mut self, purpose: Purpose) -> Result<(), AppendError> {
         let base = self.active.as_ref().map_or(self.at, |segment| segment.end());
-        let file = self.next_file(base)?;
+        let file = self.next_file(base, purpose)?;
         if let Some(segment) = self.active.clone()
             && let Err(error) = self.fill_up(&segment)
         {
@@ -272,36 +287,6 @@ impl LogWriter {
         segment.note_data_end(self.at - segment.base);
         segment.note_last_time(self.last_time_ms);
         Ok(())
-    }
-
-    /// A file for the segment at `base`: one that was made before, one to be written again, or a new one.
-    fn next_file(&mut self, base: u64) -> Result<Arc<dyn LogFile>, AppendError> {
-        if let Some((_, file)) = self.prepared.take_if(|(prepared, _)| *prepared == base) {
-            return Ok(file);
-        }
-        let path = segment_path(&self.log.0.dir, base);
-        self.make_file(&path).map_err(|source| {
-            // Half-made, it would be taken for a segment at the next start; that it is empty tells recovery enough.
-            let _ = self.log.0.files.remove(&path);
-            if is_out_of_space(&source) {
-                let (position, bytes) = (PhysicalOffset(base), self.segment_bytes);
-                return AppendError::Full { position, bytes, source };
-            }
-            AppendError::NewSegment { path, source }
-        })
-    }
-
-    fn make_file(&mut self, path: &std::path::Path) -> std::io::Result<Arc<dyn LogFile>> {
-        let files = &self.log.0.files;
-        let file = match self.free.pop() {
-            Some(free) if files.rename(&free, path).is_ok() => files.open(path)?,
-            _ => files.create(path)?,
-        };
-        if file.len()? != self.segment_bytes {
-            file.set_len(0)?;
-            file.allocate(self.segment_bytes)?;
-        }
-        Ok(file)
     }
 
     /// Puts the header of a new segment, or the mark that is due, right before the batch.

@@ -7,6 +7,7 @@ mod crash_states;
 mod derived;
 mod expiry;
 mod faults_io;
+mod faults_space;
 mod faults_views;
 mod faults_world;
 mod generations;

@@ -16,8 +16,8 @@ use gantry_model::{PhysicalOffset, QueueId};
 use gantry_record::Draft;
 
 use super::{
-    Damage, Log, LogOptions, LogWriter, OpenError, OpenReport, RecordBatch, StoreId, Walked,
-    memory_files::MemoryFiles, open, segment::segment_path,
+    Damage, Log, LogOptions, LogWriter, OpenError, OpenReport, RecordBatch, RoomOptions, StoreId,
+    Walked, memory_files::MemoryFiles, open, segment::segment_path,
 };
 
 const SEGMENT_BYTES: u64 = 4096;
@@ -37,6 +37,7 @@ fn options() -> LogOptions {
         new_store_id: StoreId([1; 16]),
         epoch: 0,
         scan_from: PhysicalOffset(0),
+        room: RoomOptions::default(),
     }
 }
 
