@@ -146,14 +146,15 @@ impl Broker {
         telemetry: &Telemetry,
         resolver: Arc<dyn Resolve>,
     ) -> Result<RunningBroker, StartError> {
-        Self::start_over(settings, telemetry, resolver, Box::new(Store::open)).await
+        Self::start_over(settings, telemetry, resolver, Clock::new(), Box::new(Store::open)).await
     }
 
-    /// The same over a store that the caller opens, on a disk of its own.
+    /// The same over a store that the caller opens, on a disk of its own, and by the caller's clock.
     pub async fn start_over(
         settings: BrokerSettings,
         telemetry: &Telemetry,
         resolver: Arc<dyn Resolve>,
+        clock: Clock,
         open_store: OpenStore,
     ) -> Result<RunningBroker, StartError> {
         settings.validate()?;
@@ -171,7 +172,7 @@ impl Broker {
         };
         let address = own_address(&settings, &resolver, addresses.remoting.port(), &ready).await;
         ready.set_not_ready("the log is not recovered yet");
-        let services = open(Arc::clone(&settings), address, open_store).await?;
+        let services = open(Arc::clone(&settings), address, clock, open_store).await?;
         let upkeep = Upkeep::start(&services).map_err(StartError::Threads)?;
 
         let (shutdown, stopped) = watch::channel(false);
@@ -281,10 +282,10 @@ async fn own_address(
 async fn open(
     settings: Arc<BrokerSettings>,
     address: SocketAddr,
+    clock: Clock,
     open_store: OpenStore,
 ) -> Result<Arc<Services>, StartError> {
     let opened = tokio::task::spawn_blocking(move || {
-        let clock = Clock::new();
         let now = clock.now();
         let dir = settings.data_dir.clone();
         let (store, report) = open_store(store_options(&settings), now)

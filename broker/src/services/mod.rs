@@ -13,6 +13,7 @@ pub mod figures;
 pub mod filter;
 pub mod groups;
 pub mod hold;
+pub mod jumps;
 pub mod lifecycle;
 pub mod locks;
 pub mod members;

@@ -106,6 +106,7 @@ impl Sends {
             .map_err(|source| SendBackError::Parse { position: request.position, source })?;
         outbox.clear();
         self.stage_again(request, &group, &retry_topic, &record, outbox, now)?;
+        self.note_parking(outbox, now);
         let ticket = outbox.append(&self.store, now)?;
         self.note_sent_back(&record, &group.group_name);
         Ok(Some(ticket))

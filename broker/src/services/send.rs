@@ -243,6 +243,7 @@ impl Sends {
     /// Appends everything in the outbox, all or nothing. The messages are confirmed when the ticket is.
     pub fn append(&self, outgoing: &mut Outgoing, now: Now) -> Result<Ticket, AppendError> {
         let requests = outgoing.accepted.len() as u64;
+        self.note_parking(&outgoing.outbox, now);
         let now_us = || self.clock.monotonic_us();
         let append = || outgoing.outbox.append(&self.store, now);
         let appended = self.counters.puts.timed(requests, now_us, append);
@@ -259,6 +260,13 @@ impl Sends {
             }
         }
         appended
+    }
+
+    /// Before messages that wait for a time are appended: what they wait for was told by the clock as it is now.
+    pub(super) fn note_parking(&self, outbox: &Outbox, now: Now) {
+        if outbox.first_due_ms().is_some() {
+            self.timers.parks(now, self.store.written());
+        }
     }
 
     /// Tells those who wait that the appended messages are confirmed.

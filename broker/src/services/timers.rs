@@ -13,7 +13,7 @@ use std::{
 };
 
 use gantry_model::{
-    QueueId,
+    PhysicalOffset, QueueId,
     properties::{KEYS, REAL_QUEUE_ID, REAL_TOPIC, UNIQ_KEY},
     settings::BrokerSettings,
 };
@@ -28,6 +28,7 @@ use super::{
     compose::{DELAY_KEYS, PARK_KEYS, Seen, TimerWish},
     counters::Counters,
     hold::Holds,
+    jumps::Jumps,
     outbox::Outbox,
     signal::Signal,
     topics::{TopicError, Topics, dropped_topic},
@@ -44,6 +45,8 @@ const FIRED_MAX: usize = 1_000;
 const FIRED_BYTES_MAX: usize = 4 << 20;
 /// Longest sleep, so that a clock that was set forward is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Time between two looks for due messages while some may be held back by a jump of the clock.
+const LOOK_AFTER_JUMP_MS: u64 = 200;
 /// Wait after a failure.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -169,16 +172,22 @@ pub struct TimerSignal {
     /// When the deliverer wakes by itself; the largest number while it is awake.
     planned_ms: AtomicU64,
     stopped: AtomicBool,
+    jumps: Jumps,
 }
 
 impl Default for TimerSignal {
     fn default() -> Self {
         let (signal, stopped) = (Signal::default(), AtomicBool::new(false));
-        Self { signal, planned_ms: AtomicU64::new(u64::MAX), stopped }
+        Self { signal, planned_ms: AtomicU64::new(u64::MAX), stopped, jumps: Jumps::default() }
     }
 }
 
 impl TimerSignal {
+    /// A message is about to be parked at `written` or behind, with a due time that `now` led to.
+    pub fn parks(&self, now: Now, written: PhysicalOffset) {
+        self.jumps.note(now, written);
+    }
+
     /// A message was parked until `due_ms`.
     pub fn parked(&self, due_ms: u64) {
         if due_ms < self.planned_ms.load(Ordering::SeqCst) {
@@ -243,9 +252,12 @@ impl Timers {
         let next_ms = self.store.next_due_ms().unwrap_or(u64::MAX);
         // A message parked before this store is seen below or raises the signal.
         self.signal.planned_ms.store(next_ms, Ordering::SeqCst);
-        let ahead_ms = next_ms.saturating_sub(self.clock.now().wall_ms);
-        // At least a millisecond: a timer may be known before it can be read.
-        let sleep = Duration::from_millis(ahead_ms.max(1)).min(SLEEP_MAX);
+        let walls = self.signal.jumps.walls(self.clock.now());
+        let ahead_ms = next_ms.saturating_sub(walls.latest_ms());
+        // At least a millisecond: a timer may be known before it can be read. After a jump, which of them is the next
+        // depends on when each was parked.
+        let least_ms = if walls.have_jumped() { LOOK_AFTER_JUMP_MS } else { 1 };
+        let sleep = Duration::from_millis(ahead_ms.max(least_ms)).min(SLEEP_MAX);
         self.signal.signal.wait(sleep);
         self.signal.planned_ms.store(u64::MAX, Ordering::SeqCst);
     }
@@ -253,7 +265,10 @@ impl Timers {
     /// Delivers the oldest due messages and returns how many.
     fn fire_due(&self, batch: &mut Outbox) -> Result<usize, FireError> {
         let now = self.clock.now();
-        let due = self.store.due_timers(now.wall_ms, FIRED_MAX)?;
+        self.signal.jumps.note(now, self.store.written());
+        let walls = self.signal.jumps.walls(now);
+        let is_due = |timer: &Timer| timer.due_ms <= walls.at_ms(timer.position);
+        let due = self.store.due_timers_where(walls.latest_ms(), FIRED_MAX, &is_due)?;
         let mut fired = 0;
         let mut rest = due.as_slice();
         while !rest.is_empty() {

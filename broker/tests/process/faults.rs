@@ -6,11 +6,12 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicI64, AtomicU32, Ordering},
     },
+    time,
 };
 
-use gantry_broker::{Broker, RunningBroker, SystemResolver};
+use gantry_broker::{Broker, RunningBroker, SystemResolver, services::clock::Clock};
 use gantry_model::{
     QueueId,
     settings::{BrokerSettings, Bytes, Duration, FlushMode},
@@ -23,10 +24,13 @@ use gantry_store::{
 };
 use gantry_telemetry::Telemetry;
 
-use super::world::{bodies, call, code, pull, send, until};
+use super::world::{bodies, call, code, heartbeat, pull, pull_waiting, send, until};
 
+const HOUR_MS: i64 = 3_600_000;
 /// Answer code of a request that the broker carried out.
 const SUCCESS: i32 = 0;
+/// Answer code of a request that failed on the way.
+const FAILED: i32 = 1;
 /// Answer code of a broker that takes no messages.
 const NOT_AVAILABLE: i32 = 14;
 /// Answer code of a broker that asks to wait.
@@ -42,6 +46,8 @@ struct World {
     disk: MemoryFiles,
     views: Arc<MemoryViews>,
     flush: FlushMode,
+    /// How far the wall clock was set forward.
+    skew_ms: &'static AtomicI64,
 }
 
 impl World {
@@ -63,15 +69,17 @@ impl World {
             ..BrokerSettings::default()
         };
         let telemetry = Telemetry::new().unwrap();
+        let skew_ms: &AtomicI64 = Box::leak(Box::default());
         let (files, their_views) = (Arc::new(disk.clone()), Arc::clone(&views));
         let broker = Broker::start_over(
             settings,
             &telemetry,
             Arc::new(SystemResolver),
+            Clock::skewed(skew_ms),
             Box::new(move |options, now| Store::open_on(options, their_views, files, now)),
         );
         let broker = broker.await.unwrap();
-        Self { broker, telemetry, disk, views, flush }
+        Self { broker, telemetry, disk, views, flush, skew_ms }
     }
 
     async fn connect(&self) -> Channel {
@@ -210,4 +218,76 @@ async fn views_that_fail_for_good_make_the_broker_ask_for_another_start_which_ha
     let channel = next.connect().await;
     assert_eq!(next.received(&channel).await, ["kept"]);
     next.broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn pull_whose_read_the_disk_refuses_is_answered_with_the_file_and_the_next_one_has_the_message()
+ {
+    let world = World::start(FlushMode::Sync).await;
+    let channel = world.connect().await;
+    assert_eq!(code(&channel, send("orders", &[], "there")).await, SUCCESS);
+    assert_eq!(world.received(&channel).await, ["there"]);
+    world.broker.stop().await.unwrap();
+    // What was written just before is in memory; after a start it is not.
+    let world = World::on(world.disk, world.views, FlushMode::Sync).await;
+    let channel = world.connect().await;
+    world.disk.fail(Operation::Read, 0, ErrorKind::Other);
+    let refused = call(&channel, pull("readers", "orders", 0, "*")).await;
+    assert_eq!(refused.code, FAILED, "{refused:?}");
+    let remark = refused.remark.unwrap();
+    assert!(remark.contains("/log/0") && remark.contains("at position"), "{remark}");
+    assert_eq!(world.received(&channel).await, ["there"]);
+    assert!(world.telemetry.ready().is_ready());
+    world.broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn clock_that_jumps_delivers_delayed_messages_neither_early_nor_an_hour_late() {
+    for jump_ms in [HOUR_MS, -HOUR_MS] {
+        let world = World::start(FlushMode::Sync).await;
+        let channel = world.connect().await;
+        assert_eq!(code(&channel, send("orders", &[], "first")).await, SUCCESS);
+        let began = time::Instant::now();
+        let delay = [("TIMER_DELAY_MS", "1200")];
+        assert_eq!(code(&channel, send("orders", &delay, "before")).await, SUCCESS);
+        world.skew_ms.fetch_add(jump_ms, Ordering::Relaxed);
+        let delay = [("TIMER_DELAY_MS", "200")];
+        assert_eq!(code(&channel, send("orders", &delay, "behind")).await, SUCCESS);
+        let received = until(async || {
+            let received = world.received(&channel).await;
+            received.contains(&"before".into()).then_some(received)
+        })
+        .await;
+        assert!(began.elapsed() >= time::Duration::from_millis(1200), "{jump_ms}: {received:?}");
+        until(async || (world.received(&channel).await.len() == 3).then_some(())).await;
+        world.broker.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn clock_that_jumps_ends_no_long_poll_and_forgets_no_client() {
+    for jump_ms in [HOUR_MS, -HOUR_MS] {
+        let world = World::start(FlushMode::Async).await;
+        let channel = world.connect().await;
+        assert_eq!(code(&channel, send("orders", &[], "first")).await, SUCCESS);
+        let beat = heartbeat("client", "readers", &[("orders", "*", 0)]);
+        assert_eq!(code(&channel, beat).await, SUCCESS);
+        let services = world.broker.services();
+        let poll = pull_waiting("readers", "orders", 1, "*", 15_000);
+        let waiting = tokio::spawn({
+            let channel = channel.clone();
+            async move { call(&channel, poll).await }
+        });
+        until(async || (services.holds.len() == 1).then_some(())).await;
+        world.skew_ms.fetch_add(jump_ms, Ordering::Relaxed);
+        let now = services.clock.now();
+        services.members.expire(now.monotonic_ms);
+        services.holds.expire(now.monotonic_ms);
+        assert_eq!(services.holds.len(), 1, "{jump_ms}");
+        let groups = services.members.consumer_group_names();
+        assert!(groups.iter().any(|group| group.to_string() == "readers"), "{jump_ms}");
+        assert_eq!(code(&channel, send("orders", &[], "news")).await, SUCCESS);
+        assert_eq!(bodies(&waiting.await.unwrap()), ["news"], "{jump_ms}");
+        world.broker.stop().await.unwrap();
+    }
 }

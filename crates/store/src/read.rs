@@ -79,14 +79,19 @@ impl Store {
         let patience = self.patience_at(entries.first(), picked.limits);
         let ranges = entries.iter().map(|entry| entry.position..entry.end());
         self.log.read_ahead(patience, ranges);
+        let before = out.len();
         while let Some(first) = entries.first() {
             let run = adjacent(entries);
-            match self.read_run(&entries[..run], patience, out)? {
-                Some((messages, last)) => {
+            match self.read_run(&entries[..run], patience, out) {
+                Ok(Some((messages, last))) => {
                     read.messages += messages;
                     read.last_position = last.or(read.last_position);
                 }
-                None => removed |= first.position < self.log_start(),
+                Ok(None) => removed |= first.position < self.log_start(),
+                Err(error @ ReadError::Log { .. }) => {
+                    return end_before_refused(read, &out[before..], error);
+                }
+                Err(error) => return Err(error),
             }
             entries = &entries[run..];
         }
@@ -395,6 +400,26 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The disk has refused a record: those before it are given out, and whoever goes on behind them gets the error.
+fn end_before_refused(
+    read: &mut QueueRead,
+    given: &[u8],
+    error: ReadError,
+) -> Result<(), ReadError> {
+    read.messages = 0;
+    // Each of them was verified when it was read.
+    for record in gantry_record::records(given).map_while(Result::ok) {
+        read.messages += 1;
+        read.next = record.queue_offset().plus(1);
+        read.last_position = Some(record.position());
+    }
+    if read.messages == 0 {
+        return Err(error);
+    }
+    read.status = ReadStatus::Found;
+    Ok(())
 }
 
 /// Number of entries at the front that lie one behind another in the log.

@@ -262,6 +262,18 @@ impl Store {
         Ok(self.timers.due(now_ms, limit, &*self.views, &self.wanted_timer())?)
     }
 
+    /// Those of [`Store::due_timers`] that `is_due` accepts.
+    pub fn due_timers_where(
+        &self,
+        now_ms: u64,
+        limit: usize,
+        is_due: &dyn Fn(&Timer) -> bool,
+    ) -> Result<Vec<Timer>, ReadError> {
+        let exists = self.wanted_timer();
+        let wanted = |pending: &Pending| is_due(&pending.0) && exists(pending);
+        Ok(self.timers.due(now_ms, limit, &*self.views, &wanted)?)
+    }
+
     /// Pending timers whose messages go to a topic. Looks through all pending timers, about a microsecond each.
     pub fn pending_timers_of(&self, topic: &Topic) -> Result<usize, ReadError> {
         let wanted = |(_, target): &Pending| *target == Some(topic.id);

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -173,6 +174,8 @@ impl Image {
 struct State {
     image: Image,
     faults: Vec<Fault>,
+    /// Bytes that cannot be read.
+    spoiled: Option<(PathBuf, Range<u64>)>,
     asked: Vec<Asked>,
     capacity: Option<u64>,
     is_cold: bool,
@@ -208,6 +211,11 @@ impl MemoryFiles {
         written: usize,
     ) {
         self.0.lock().faults.push(Fault { operation, spared, kind, written });
+    }
+
+    /// Lets every read fail that touches those bytes of a file, as a bad sector does, until there is another range.
+    pub fn spoil(&self, path: &Path, bytes: Range<u64>) {
+        self.0.lock().spoiled = Some((path.to_owned(), bytes));
     }
 
     /// Bytes that all files may take from here on. Those that are there stay, and so does a length without a place.
@@ -420,6 +428,13 @@ impl LogFile for MemoryFile {
     fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<usize> {
         let state = &mut *self.disk.0.lock();
         state.ask(Operation::Read, &self.path, out.len() as u64).map_err(|f| f.error())?;
+        if let Some((path, bytes)) = &state.spoiled
+            && *path == self.path
+            && at < bytes.end
+            && at + out.len() as u64 > bytes.start
+        {
+            return Err(io::Error::other("bad sector"));
+        }
         let seen = &state.image.contents[self.id].seen;
         let from = seen.len().min(at as usize);
         let count = out.len().min(seen.len() - from);

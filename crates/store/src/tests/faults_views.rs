@@ -2,17 +2,17 @@
 
 use std::{
     fs, io,
-    path::Path,
-    process::Command,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use gantry_model::{TopicConfig, TopicName};
-use tempfile::TempDir;
 
-use super::{faults_world::FaultWorld, world::push};
+use super::{
+    faults_world::{FaultWorld, SmallDisk},
+    world::push,
+};
 use crate::{
     AppendError, Batch, Flush, Now, Store, StoreOptions, Topic, ViewError,
     log::files::StdFiles,
@@ -61,45 +61,6 @@ fn while_views_fail_sends_are_taken_until_the_ring_is_full_and_read_from_it_and_
             FaultWorld::on(world.disk.copy(), Arc::default(), world.options.clone(), world.now);
         again.settle();
         assert_eq!(dump(&*world.views).unwrap(), dump(&*again.views).unwrap());
-    }
-}
-
-/// A file system of a few MiB, gone with the value.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    /// Mounts it, or says why it cannot be.
-    fn mount(mib: u32) -> Result<Self, String> {
-        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let size = format!("size={mib}m");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path());
-        let output = mount.output().map_err(|error| error.to_string())?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-        Ok(Self(dir))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Takes all room that is left; removing the file gives it back.
-    fn fill(&self) -> std::path::PathBuf {
-        let path = self.path().join("filler");
-        let mut file = fs::File::create(&path).unwrap();
-        let block = vec![1; 64 * 1024];
-        while io::Write::write_all(&mut file, &block).is_ok() {}
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily, so that it goes even if a failed test has files open there.
-        let status = Command::new("umount").arg("-l").arg(self.path()).status();
-        assert!(status.is_ok_and(|status| status.success()), "{} stays", self.path().display());
     }
 }
 

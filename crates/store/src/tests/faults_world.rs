@@ -1,10 +1,17 @@
 //! A store on a disk and on views in memory that fail where a test tells them to.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
 
 use bytes::BytesMut;
 use gantry_model::{PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicName};
 use gantry_record::records;
+use tempfile::TempDir;
 
 use super::world::{LIMITS, body_of, push};
 use crate::{
@@ -85,6 +92,11 @@ impl FaultWorld {
         while self.store.apply_views(100).unwrap() > 0 {}
     }
 
+    /// Number of messages of a topic that have a key.
+    pub(super) fn keys_found(&self, topic: &str, key: &str) -> usize {
+        self.store.query_keys(topic, key, 0, u64::MAX, 100).unwrap().len()
+    }
+
     /// Every message of a topic that readers see.
     pub(super) fn bodies(&self, name: &str) -> Vec<String> {
         let topic = self.store.topic(name).unwrap();
@@ -100,5 +112,51 @@ impl FaultWorld {
             }
             from = next;
         }
+    }
+}
+
+/// A file system of a few MiB, gone with the value.
+pub(super) struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// Mounts it, or says why it cannot be.
+    pub(super) fn mount(mib: u32) -> Result<Self, String> {
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let size = format!("size={mib}m");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path());
+        let output = mount.output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(Self(dir))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Lets nothing be written from here on.
+    pub(super) fn make_read_only(&self) -> io::Result<()> {
+        let mut mount = Command::new("mount");
+        let status = mount.args(["-o", "remount,ro"]).arg(self.path()).status()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other("mount failed")) }
+    }
+
+    /// Takes all room that is left; removing the file gives it back.
+    pub(super) fn fill(&self) -> PathBuf {
+        let path = self.path().join("filler");
+        let mut file = fs::File::create(&path).unwrap();
+        let block = vec![1; 64 * 1024];
+        while file.write_all(&block).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily, so that it goes even if a failed test has files open there.
+        let status = Command::new("umount").arg("-l").arg(self.path()).status();
+        assert!(status.is_ok_and(|status| status.success()), "{} stays", self.path().display());
     }
 }

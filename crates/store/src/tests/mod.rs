@@ -6,6 +6,8 @@ mod bit_flips;
 mod crash_states;
 mod derived;
 mod expiry;
+mod faults_clock;
+mod faults_files;
 mod faults_io;
 mod faults_space;
 mod faults_views;

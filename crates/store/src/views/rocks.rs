@@ -209,7 +209,13 @@ fn lacks_a_view(dir: &Path) -> bool {
 
 /// Whether making the views again helps.
 fn is_damage(error: &rocksdb::Error) -> bool {
-    matches!(error.kind(), ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotFound)
+    // A file that is named by another and gone is an error of the disk to RocksDB; the words are the system's.
+    let is_gone = || error.as_ref().contains("No such file or directory");
+    match error.kind() {
+        ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotFound => true,
+        ErrorKind::IOError => is_gone(),
+        _ => false,
+    }
 }
 
 fn failed(
