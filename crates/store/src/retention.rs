@@ -15,7 +15,7 @@ use crate::{
     errors::{AppendError, ReadError, SyncError},
     image::{self, IMAGE_TOPIC, ImageAt, ImageError, own_draft},
     keys::{KeyEntry, KeyError, KeyIndex},
-    log::{self, Log, Purpose, RecordBatch, SegmentInfo, Walked, files::Files},
+    log::{self, Log, Purpose, RecordBatch, SegmentInfo, Unlink, Walked, files::Files},
     log_start::{self, START_TOPIC},
     options::{Flush, Now, Retention},
     store::Store,
@@ -374,13 +374,24 @@ impl Store {
         Ok((appended.start, appended.end))
     }
 
+    fn next_unlink(&self) -> Option<Unlink> {
+        self.tail.lock().writer.next_unlink()
+    }
+
     /// The views first: after a crash they must not begin before the log does.
     fn unlink(&self, before: PhysicalOffset, now: Now) -> Result<u64, RetentionError> {
         self.flush_views(self.views.applied()?)?;
         self.append_own(START_TOPIC, &log_start::encode(before), Some(before), now)?;
         // Synced before readers are told, and before a file goes: no crash moves the start back.
         self.sync()?;
-        let segments = self.tail.lock().writer.unlink_before(before)?;
+        self.tail.lock().writer.give_up_before(before);
+        let mut segments = 0;
+        // Nobody who appends waits for the disk to free the files.
+        while let Some(unlink) = self.next_unlink() {
+            let outcome = unlink.run()?;
+            self.tail.lock().writer.unlinked(&unlink, outcome);
+            segments += 1;
+        }
         self.upkeep.keys.drop_before(self.log.start())?;
         Ok(segments)
     }

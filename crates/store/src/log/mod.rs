@@ -17,6 +17,7 @@ mod spare;
 pub mod survey;
 #[cfg(test)]
 mod tests;
+mod unlink;
 mod writer;
 
 use std::{
@@ -36,6 +37,7 @@ pub use recover::{Cut, OpenReport};
 pub use segment::SegmentInfo;
 pub use shared::Log;
 pub use spare::{Purpose, RoomOptions, Shortage};
+pub use unlink::{Unlink, Unlinked};
 pub use writer::{Appended, LogWriter};
 
 use files::Files;

@@ -11,10 +11,10 @@ use std::{
 use gantry_model::{PhysicalOffset, QueueOffset};
 
 use super::{
-    AppendError, Log, RECORD_BYTES_LIMIT, RecordBatch, SegmentHeader, Stopped, UnlinkError,
+    AppendError, Log, RECORD_BYTES_LIMIT, RecordBatch, SegmentHeader, Stopped,
     files::{LogFile, WriteFailure},
     own::{self, FILLER_BYTES_MIN, HEADROOM_BYTES},
-    segment::{Segment, free_path, segment_path},
+    segment::{Segment, segment_path},
     spare::{Purpose, RoomOptions, Spares},
 };
 
@@ -45,7 +45,7 @@ pub struct LogWriter {
     /// Frozen by `position_for` until the next append, so that its answer holds.
     foretold: Option<Foretold>,
     /// Segments that the log has given up and whose files are still there, oldest first.
-    doomed: VecDeque<Arc<Segment>>,
+    pub(super) doomed: VecDeque<Arc<Segment>>,
     /// Files that wait to become segments.
     pub(super) spares: Spares,
     /// A file that was made for the segment at this base, and not used.
@@ -173,44 +173,8 @@ impl LogWriter {
         self.newest_image
     }
 
-    /// Gives up the segments that lie wholly before `position`, never the one being written and none that is not synced.
-    ///
-    /// Returns how many went. What the reserve lacks, and up to two files more, is kept to be written again.
-    /// After an error the log goes on without the segments; their files go with the next call.
-    pub fn unlink_before(&mut self, position: PhysicalOffset) -> Result<u64, UnlinkError> {
-        while let Some(segment) = self.take_front(position.0) {
-            self.doomed.push_back(segment);
-        }
-        let mut gone = 0;
-        // One by one from the oldest on, so that no crash leaves a gap between segments.
-        while let Some(segment) = self.doomed.front().cloned() {
-            let path = &segment.path;
-            self.unlink(&segment).map_err(|source| UnlinkError { path: path.clone(), source })?;
-            self.doomed.pop_front();
-            gone += 1;
-        }
-        Ok(gone)
-    }
-
-    fn unlink(&mut self, segment: &Segment) -> std::io::Result<()> {
-        let shared = &self.log.0;
-        let has_place = self.spares.has_place(shared.segments.read().len());
-        let is_kept = has_place && segment.capacity == self.segment_bytes;
-        let outcome = if is_kept {
-            let free = free_path(&shared.dir, segment.base);
-            shared.files.rename(&segment.path, &free).map(|()| self.spares.push(free))
-        } else {
-            shared.files.remove(&segment.path)
-        };
-        match outcome {
-            // Its file went in an earlier call, whose sync of the folder failed.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            outcome => outcome?,
-        }
-        shared.files.sync_dir(&shared.dir)
-    }
-
-    fn take_front(&self, before: u64) -> Option<Arc<Segment>> {
+    /// Takes the first segment out of the log, if it lies wholly before `before`.
+    pub(super) fn take_front(&self, before: u64) -> Option<Arc<Segment>> {
         let synced = self.log.synced().0;
         let mut segments = self.log.0.segments.write();
         let front = segments.first()?;

@@ -1,0 +1,154 @@
+//! Lets go of segments' files, which may take the disk long: planned and noted under the writer's lock, done without it.
+//! Invariant: files go one by one from the oldest on, each name made to survive before the next, so that no crash
+//! leaves a gap between segments; a file that has lost its segment's name is a segment no more.
+//! Leaves to its caller which segments go, and who holds the lock.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use gantry_model::PhysicalOffset;
+
+use super::{
+    Log, LogWriter, UnlinkError,
+    files::{Files, LogFile},
+    segment::{Segment, free_path},
+};
+
+/// Bytes that are given back at once: a file system that frees a GiB in one step lets every sync wait for it.
+const STEP_BYTES: u64 = 64 * 1024 * 1024;
+
+/// One file to let go of.
+pub struct Unlink {
+    log: Log,
+    segment: Arc<Segment>,
+    /// Name that makes it a file that waits to be written again.
+    free: PathBuf,
+    is_kept: bool,
+}
+
+/// What became of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlinked {
+    /// It waits to be written again.
+    Kept,
+    /// It is gone.
+    Gone,
+}
+
+impl std::fmt::Debug for Unlink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unlink").field("path", &self.segment.path).finish_non_exhaustive()
+    }
+}
+
+impl Unlink {
+    /// Does it. After an error the next try goes on where this one ended.
+    pub fn run(&self) -> Result<Unlinked, UnlinkError> {
+        let path = &self.segment.path;
+        self.try_run().map_err(|source| UnlinkError { path: path.clone(), source })
+    }
+
+    fn try_run(&self) -> io::Result<Unlinked> {
+        let shared = &self.log.0;
+        match shared.files.rename(&self.segment.path, &self.free) {
+            // An earlier try came further.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            outcome => outcome?,
+        }
+        shared.files.sync_dir(&shared.dir)?;
+        // One that an earlier try has begun to cut is of no use any more.
+        if self.is_kept && self.segment.file.len()? == self.segment.capacity {
+            return Ok(Unlinked::Kept);
+        }
+        // Cut before it is removed: whoever still reads has it open, and the last one to close it would free all of it.
+        shrink(&*self.segment.file, STEP_BYTES)?;
+        remove(&*shared.files, &self.free)?;
+        Ok(Unlinked::Gone)
+    }
+}
+
+/// Cuts a file step by step, down to one step.
+fn shrink(file: &dyn LogFile, step_bytes: u64) -> io::Result<()> {
+    let mut bytes = file.len()?;
+    while bytes > step_bytes {
+        bytes -= step_bytes;
+        file.set_len(bytes)?;
+    }
+    Ok(())
+}
+
+fn remove(files: &dyn Files, path: &Path) -> io::Result<()> {
+    match files.remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
+impl LogWriter {
+    /// Gives up the segments that lie wholly before `position`, never the one being written and none that is not synced.
+    /// Their files go with [`LogWriter::next_unlink`].
+    pub fn give_up_before(&mut self, position: PhysicalOffset) {
+        while let Some(segment) = self.take_front(position.0) {
+            self.doomed.push_back(segment);
+        }
+    }
+
+    /// The oldest file of a segment that was given up. What the reserve lacks, and up to two files more, is kept to be
+    /// written again.
+    pub fn next_unlink(&self) -> Option<Unlink> {
+        let segment = Arc::clone(self.doomed.front()?);
+        let shared = &self.log.0;
+        let has_place = self.spares.has_place(shared.segments.read().len());
+        let is_kept = has_place && segment.capacity == self.segment_bytes;
+        let free = free_path(&shared.dir, segment.base);
+        Some(Unlink { log: self.log.clone(), segment, free, is_kept })
+    }
+
+    /// Notes what has become of the oldest file.
+    pub fn unlinked(&mut self, unlink: &Unlink, outcome: Unlinked) {
+        if outcome == Unlinked::Kept {
+            self.spares.push(unlink.free.clone());
+        }
+        // Not the last one to hold it, so nothing is closed here.
+        self.doomed.pop_front();
+    }
+
+    /// Gives up segments and lets go of their files at once; returns how many went. For those who hold no lock that
+    /// anybody waits for.
+    ///
+    /// After an error the log goes on without the segments; their files go with the next call.
+    pub fn unlink_before(&mut self, position: PhysicalOffset) -> Result<u64, UnlinkError> {
+        self.give_up_before(position);
+        let mut gone = 0;
+        while let Some(unlink) = self.next_unlink() {
+            let outcome = unlink.run()?;
+            self.unlinked(&unlink, outcome);
+            gone += 1;
+        }
+        Ok(gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::memory_files::{MemoryFiles, Operation};
+
+    #[test]
+    fn large_file_is_cut_in_steps_none_of_which_frees_more() {
+        let disk = MemoryFiles::new();
+        let file = disk.create(Path::new("/segment")).unwrap();
+        file.allocate(1_000).unwrap();
+        shrink(&*file, 300).unwrap();
+        let asked = disk.asked();
+        let lengths: Vec<u64> = asked
+            .iter()
+            .filter(|asked| asked.operation == Operation::Resize)
+            .map(|asked| asked.bytes)
+            .collect();
+        assert_eq!(lengths, [1_000, 700, 400, 100]);
+    }
+}
