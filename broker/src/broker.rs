@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use gantry_model::{
     NameError,
-    settings::{BrokerSettings, BrokerSettingsError, FlushMode},
+    settings::{BrokerSettings, BrokerSettingsError, FlushMode, MemoryError, MemorySizes},
 };
 use gantry_remoting::server::{Server, ServerLimits};
 use gantry_store::{
@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use crate::{
+    memory::Memory,
     metrics::Metrics,
     registration::Registration,
     remoting::Front,
@@ -49,6 +50,9 @@ pub enum StartError {
     /// A setting is out of its range.
     #[error("check the settings")]
     Settings(#[from] BrokerSettingsError),
+    /// There is too little memory.
+    #[error("share out the memory")]
+    Memory(#[from] MemoryError),
     /// A port could not be taken.
     #[error("listen on {address} for {what}")]
     Listen {
@@ -158,6 +162,7 @@ impl Broker {
         open_store: OpenStore,
     ) -> Result<RunningBroker, StartError> {
         settings.validate()?;
+        let memory = Memory::share_out(&settings)?;
         let ready = telemetry.add_state("broker", "the ports are not open yet");
         let registered = settings.name_server_list().next().is_some().then(|| {
             telemetry.add_state("registration", "not registered with any name server yet")
@@ -172,7 +177,8 @@ impl Broker {
         };
         let address = own_address(&settings, &resolver, addresses.remoting.port(), &ready).await;
         ready.set_not_ready("the log is not recovered yet");
-        let services = open(Arc::clone(&settings), address, clock, open_store).await?;
+        let services =
+            open(Arc::clone(&settings), memory.sizes, address, clock, open_store).await?;
         let upkeep = Upkeep::start(&services).map_err(StartError::Threads)?;
 
         let (shutdown, stopped) = watch::channel(false);
@@ -190,7 +196,7 @@ impl Broker {
         let registration = tokio::spawn(registration.run(unregistered));
         let holds = tokio::spawn(expire_holds(Arc::clone(&services)));
 
-        let metrics = Metrics { services: Arc::clone(&services), remoting };
+        let metrics = Metrics { services: Arc::clone(&services), remoting, memory };
         telemetry.on_scrape(Box::new(move || metrics.export()));
         let lifecycle = Arc::clone(&services.lifecycle);
         telemetry.add_check("log", move || lifecycle.ready());
@@ -281,6 +287,7 @@ async fn own_address(
 /// Opens the store and makes what a broker has from the start.
 async fn open(
     settings: Arc<BrokerSettings>,
+    memory: MemorySizes,
     address: SocketAddr,
     clock: Clock,
     open_store: OpenStore,
@@ -288,7 +295,7 @@ async fn open(
     let opened = tokio::task::spawn_blocking(move || {
         let now = clock.now();
         let dir = settings.data_dir.clone();
-        let (store, report) = open_store(store_options(&settings), now)
+        let (store, report) = open_store(store_options(&settings, memory), now)
             .map_err(|source| StartError::Store { dir, source })?;
         tracing::info!(
             records_replayed = report.records_replayed,
@@ -310,8 +317,7 @@ fn make_own(services: &Services, now: Now) -> Result<(), StartError> {
     Ok(())
 }
 
-fn store_options(settings: &BrokerSettings) -> StoreOptions {
-    let memory = settings.memory_sizes();
+fn store_options(settings: &BrokerSettings, memory: MemorySizes) -> StoreOptions {
     StoreOptions {
         flush: match settings.flush {
             FlushMode::Sync => Flush::Sync,
@@ -326,6 +332,8 @@ fn store_options(settings: &BrokerSettings) -> StoreOptions {
         room: RoomOptions { reserve_files: RESERVE_FILES, bytes_max: None },
         ring_bytes_max: memory.ring.get() as usize,
         young_bytes: settings.young_size.get(),
+        log_block_bytes: memory.log_blocks.get() as usize,
+        key_bytes: memory.keys.get() as usize,
         view_cache_bytes: memory.view_cache.get() as usize,
         view_write_bytes: memory.view_write.get() as usize,
         ..StoreOptions::new(settings.data_dir.clone())

@@ -4,6 +4,7 @@
 
 mod broker;
 mod grpc;
+mod memory;
 mod metrics;
 mod registration;
 mod remoting;

@@ -7,12 +7,13 @@ use std::sync::{Arc, atomic::Ordering};
 use gantry_model::{Permission, RETRY_PREFIX, is_system_group};
 use metrics::{Label, counter, gauge};
 
-use crate::{remoting::RemotingCounters, services::Services};
+use crate::{memory::Memory, remoting::RemotingCounters, services::Services};
 
 /// What a scrape reads.
 pub(crate) struct Metrics {
     pub(crate) services: Arc<Services>,
     pub(crate) remoting: Arc<RemotingCounters>,
+    pub(crate) memory: Memory,
 }
 
 impl Metrics {
@@ -22,6 +23,7 @@ impl Metrics {
         self.store();
         self.tables();
         self.connections();
+        self.memory();
     }
 
     /// The labels that each series has.
@@ -126,6 +128,17 @@ impl Metrics {
                 ("is_system", is_system_group(&group).to_string()),
             ]);
             gauge!("rocketmq_consumer_connections", labels).set(online as f64);
+        }
+    }
+
+    /// What the parts may use: the bounds, to be held against the process's own memory.
+    fn memory(&self) {
+        for (part, bytes) in self.memory.sizes.parts() {
+            let labels = self.labels([("part", part.to_owned())]);
+            gauge!("gantry_memory_bound_bytes", labels).set(bytes.get() as f64);
+        }
+        if let Some(bytes) = self.memory.limit.bytes() {
+            gauge!("gantry_memory_limit_bytes", self.common()).set(bytes.get() as f64);
         }
     }
 

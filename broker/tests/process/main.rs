@@ -7,6 +7,7 @@ mod data_dir;
 mod faults;
 mod generations;
 mod health;
+mod memory;
 mod program;
 mod stop;
 #[allow(dead_code, reason = "shared with the tests of the remoting port, which use all of it")]

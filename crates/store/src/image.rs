@@ -355,6 +355,7 @@ mod tests {
             epoch: 0,
             scan_from: PhysicalOffset(0),
             room: crate::log::RoomOptions::default(),
+            block_bytes: 16 << 20,
         };
         let (writer, log, _) = log::open(&options, Arc::new(disk)).unwrap();
         (writer, log)

@@ -58,6 +58,10 @@ pub struct StoreOptions {
     pub ring_bytes_max: usize,
     /// A queue whose first record is within so many bytes of the log's end is young. Default 1 GiB.
     pub young_bytes: u64,
+    /// Memory for the end of the log and for what was read of it last, in bytes. Default 16 MiB.
+    pub log_block_bytes: usize,
+    /// Memory for keys that are in no file of the key index yet, in bytes. Default 32 MiB.
+    pub key_bytes: usize,
     /// Memory of the views' block cache, in bytes. Default 32 MiB.
     pub view_cache_bytes: usize,
     /// Memory of the views' write buffers, in bytes. Default 64 MiB.
@@ -76,6 +80,8 @@ impl StoreOptions {
             room: RoomOptions::default(),
             ring_bytes_max: 64 << 20,
             young_bytes: 1 << 30,
+            log_block_bytes: 16 << 20,
+            key_bytes: 32 << 20,
             view_cache_bytes: 32 << 20,
             view_write_bytes: 64 << 20,
         }

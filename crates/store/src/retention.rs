@@ -3,7 +3,7 @@
 //! and the views hold durably everything in it; the segment being written never goes.
 //! Leaves how often to look to the store's owner.
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use gantry_model::PhysicalOffset;
 use gantry_record::RecordView;
@@ -17,7 +17,7 @@ use crate::{
     keys::{KeyEntry, KeyError, KeyIndex},
     log::{self, Log, Purpose, RecordBatch, SegmentInfo, Unlink, Walked, files::Files},
     log_start::{self, START_TOPIC},
-    options::{Flush, Now, Retention},
+    options::{Flush, Now, Retention, StoreOptions},
     store::Store,
     timers,
     types::Timer,
@@ -219,14 +219,15 @@ impl Upkeep {
     /// Opens what upkeep needs beside the log and the views, which are applied up to `applied`.
     /// `named_image` is where the newest image begins that a segment's header names.
     pub(crate) fn open(
-        dir: &Path,
+        options: &StoreOptions,
         files: Arc<dyn Files>,
         log: &Log,
         applied: PhysicalOffset,
         named_image: Option<PhysicalOffset>,
         now: Now,
     ) -> Result<Self, RetentionError> {
-        let keys = KeyIndex::open(&dir.join("keys"), files, applied.max(log.start()))?;
+        let applied = applied.max(log.start());
+        let keys = KeyIndex::open(&options.dir.join("keys"), files, applied, options.key_bytes)?;
         let image = named_image.map_or(Ok(None), |begin| image::at(log, begin))?;
         let clock = AgeClock::new(log.last_time_ms(), now);
         let steady = SteadyClock::new(now);

@@ -115,13 +115,14 @@ impl Store {
             epoch: 0,
             scan_from: applied.position,
             room: options.room,
+            block_bytes: options.log_block_bytes,
         };
         let (writer, log, found) =
             log::open(&log_options, Arc::clone(&files)).map_err(open_error)?;
         let end = log.sync().map_err(SyncError::from)?;
         let Restored { tables, from, rebuilt } =
             restore(&*views, &log, applied, found.newest_image)?;
-        let upkeep = Upkeep::open(&options.dir, files, &log, from, found.newest_image, now)
+        let upkeep = Upkeep::open(&options, files, &log, from, found.newest_image, now)
             .map_err(OpenError::Upkeep)?;
         let counters = tables.counters();
         let store = Self {

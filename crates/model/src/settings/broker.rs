@@ -4,13 +4,17 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    ops::RangeInclusive,
     path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, Duration, InvalidSetting, LogFormat, LogLevel, Setting, check_range, settings};
+use super::{
+    Bytes, Duration, InvalidSetting, LogFormat, LogLevel, MemoryError, MemoryLimit, Setting,
+    check_range,
+    memory::{CONNECTION_RANGE, MEMORY_MIN, RING_RANGE, VIEW_CACHE_RANGE, VIEW_WRITE_RANGE},
+    settings,
+};
 use crate::{NameError, TopicName, limits};
 
 /// When a message is answered.
@@ -70,19 +74,21 @@ settings! {
         pub retention: Duration = Duration::from_hours(72),
         /// Size of the log beyond which the oldest messages go, at least two segments. Default none.
         pub retention_size: Option<Bytes> = None,
-        /// Memory that the whole process may use, as a container's limit: the three sizes below follow
-        /// from it where they are not set. The rest is for connections, cold reads and the system's file
-        /// cache. Default none, which gives the sizes of 512Mi. Range 64Mi to 1024Gi.
+        /// Memory that the whole process may use: the four sizes below follow from it where they are not set, and
+        /// with the log's last blocks (a 32nd, at most 16Mi), keys that are in no file yet (a 16th, at most 32Mi),
+        /// sends that wait for the disk (a 16th) and 16Mi for the process itself they are its bound. The rest is for
+        /// topics, groups, clients and the system's file cache. Default none: the limit of the container, or
+        /// 512Mi where there is none. Range 64Mi to 1024Gi.
         pub memory: Option<Bytes> = None,
-        /// Memory for entries that wait for the views. Default an eighth of memory, so 64Mi without one.
-        /// Range 1Mi to 4Gi.
+        /// Memory for entries that wait for the views. Default an eighth of memory. Range 1Mi to 4Gi.
         pub ring_size: Option<Bytes> = None,
-        /// Memory of the views' block cache. Default a sixteenth of memory, so 32Mi without one.
-        /// Range 1Mi to 64Gi.
+        /// Memory of the views' block cache. Default a 16th of memory. Range 1Mi to 64Gi.
         pub view_cache_size: Option<Bytes> = None,
-        /// Memory of the views' write buffers. Default an eighth of memory, so 64Mi without one.
-        /// Range 4Mi to 4Gi.
+        /// Memory of the views' write buffers. Default an eighth of memory. Range 4Mi to 4Gi.
         pub view_write_size: Option<Bytes> = None,
+        /// Memory for what all connections hold together: requests that have not arrived as a whole, and answers
+        /// that their clients did not take yet. Default a quarter of memory. Range 16Mi to 64Gi.
+        pub connection_memory: Option<Bytes> = None,
         /// A group without an offset starts at 0 in a queue whose first message lies within the last so
         /// many bytes of the log. Default 1Gi, range 0 to 1024Ti.
         pub young_size: Bytes = Bytes::gib(1),
@@ -116,24 +122,6 @@ settings! {
     }
 }
 
-/// What the memory sizes follow from when `memory` is not set.
-const MEMORY_DEFAULT: Bytes = Bytes::mib(512);
-
-const RING_RANGE: RangeInclusive<Bytes> = Bytes::mib(1)..=Bytes::gib(4);
-const VIEW_CACHE_RANGE: RangeInclusive<Bytes> = Bytes::mib(1)..=Bytes::gib(64);
-const VIEW_WRITE_RANGE: RangeInclusive<Bytes> = Bytes::mib(4)..=Bytes::gib(4);
-
-/// Memory of a broker's large parts, each in its range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemorySizes {
-    /// For entries that wait for the views.
-    pub ring: Bytes,
-    /// Of the views' block cache.
-    pub view_cache: Bytes,
-    /// Of the views' write buffers.
-    pub view_write: Bytes,
-}
-
 /// Why settings were refused; names the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerSettingsError {
@@ -162,6 +150,9 @@ pub enum BrokerSettingsError {
         /// The item.
         item: String,
     },
+    /// The parts of its memory do not fit into it.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The VIP channel needs a port of its own two below.
     #[error("remoting_port is {0}, with vip_channel it must be 0 or at least 3")]
     VipPort(u16),
@@ -179,26 +170,15 @@ impl BrokerSettings {
         }
         self.validate_times()?;
         self.validate_sizes()?;
+        if let Some(memory) = self.memory {
+            self.memory_sizes(&MemoryLimit::Setting(memory))?;
+        }
         Ok(self.validate_counts()?)
     }
 
     /// Host that clients connect to.
     pub fn advertised_host(&self) -> String {
         self.advertise.clone().unwrap_or_else(|| self.bind.to_string())
-    }
-
-    /// Memory of the large parts: as set, or else its share of `memory`. The shares are 5/16 together; the rest is
-    /// for connections, messages on their way, and the file cache that reads come from.
-    pub fn memory_sizes(&self) -> MemorySizes {
-        let memory = self.memory.unwrap_or(MEMORY_DEFAULT).get();
-        let share = |set: Option<Bytes>, parts: u64, range: RangeInclusive<Bytes>| {
-            set.unwrap_or_else(|| Bytes::new(memory / parts).clamp(*range.start(), *range.end()))
-        };
-        MemorySizes {
-            ring: share(self.ring_size, 8, RING_RANGE),
-            view_cache: share(self.view_cache_size, 16, VIEW_CACHE_RANGE),
-            view_write: share(self.view_write_size, 8, VIEW_WRITE_RANGE),
-        }
     }
 
     /// Name servers as `host:port`. An item may hold several, separated by `;`, as RocketMQ writes them.
@@ -251,12 +231,15 @@ impl BrokerSettings {
         let size = self.retention_size.unwrap_or(two_segments);
         check_range("retention_size", size, two_segments..=any)?;
         if let Some(memory) = self.memory {
-            check_range("memory", memory, mib(64)..=gib(1024))?;
+            check_range("memory", memory, MEMORY_MIN..=gib(1024))?;
         }
-        let sizes = self.memory_sizes();
-        check_range("ring_size", sizes.ring, RING_RANGE)?;
-        check_range("view_cache_size", sizes.view_cache, VIEW_CACHE_RANGE)?;
-        check_range("view_write_size", sizes.view_write, VIEW_WRITE_RANGE)?;
+        let set = |key, value: Option<Bytes>, range| {
+            value.map_or(Ok(()), |value| check_range(key, value, range))
+        };
+        set("ring_size", self.ring_size, RING_RANGE)?;
+        set("view_cache_size", self.view_cache_size, VIEW_CACHE_RANGE)?;
+        set("view_write_size", self.view_write_size, VIEW_WRITE_RANGE)?;
+        set("connection_memory", self.connection_memory, CONNECTION_RANGE)?;
         check_range("young_size", self.young_size, kib(0)..=any)?;
         check_range("body_size_max", self.body_size_max, kib(1)..=mib(15))?;
         check_range("cold_read_distance", self.cold_read_distance, mib(1)..=any)
@@ -297,22 +280,17 @@ mod tests {
     }
 
     #[test]
-    fn memory_decides_what_is_not_set_by_hand() {
-        let sizes = |ring, view_cache, view_write| MemorySizes { ring, view_cache, view_write };
+    fn memory_and_its_parts_are_refused_by_their_keys() {
         let (mib, gib) = (Bytes::mib, Bytes::gib);
-        assert_eq!(settings().memory_sizes(), sizes(mib(64), mib(32), mib(64)));
         let of = |memory| BrokerSettings { memory: Some(memory), ..settings() };
-        assert_eq!(of(mib(64)).memory_sizes(), sizes(mib(8), mib(4), mib(8)));
-        assert_eq!(of(gib(2)).memory_sizes(), sizes(mib(256), mib(128), mib(256)));
-        assert_eq!(of(gib(512)).memory_sizes(), sizes(gib(4), gib(32), gib(4)));
-        let by_hand = BrokerSettings { ring_size: Some(mib(7)), ..of(gib(2)) };
-        assert_eq!(by_hand.memory_sizes(), sizes(mib(7), mib(128), mib(256)));
         for memory in [mib(64), gib(1024)] {
             assert_eq!(of(memory).validate(), Ok(()));
         }
         assert!(of(mib(63)).validate().unwrap_err().to_string().starts_with("memory is 63Mi"));
         let wrong = BrokerSettings { view_write_size: Some(mib(1)), ..settings() };
         assert!(wrong.validate().unwrap_err().to_string().starts_with("view_write_size is 1Mi"));
+        let wrong = BrokerSettings { ring_size: Some(mib(64)), ..of(mib(64)) };
+        assert!(matches!(wrong.validate(), Err(BrokerSettingsError::Memory(_))));
     }
 
     #[test]

@@ -9,14 +9,16 @@
 mod broker;
 mod load;
 mod log;
+mod memory;
 mod nameserver;
 mod node;
 mod quantity;
 mod reference;
 
-pub use broker::{BrokerSettings, BrokerSettingsError, FlushMode, MemorySizes};
+pub use broker::{BrokerSettings, BrokerSettingsError, FlushMode};
 pub use load::{Origin, SettingsError, Start, from_process, load};
 pub use log::{LogFormat, LogLevel};
+pub use memory::{MEMORY_MIN, MEMORY_UNLIMITED, MemoryError, MemoryLimit, MemorySizes};
 pub use nameserver::NameServerSettings;
 pub use quantity::{Bytes, Duration, QuantityError};
 pub(crate) use reference::settings;

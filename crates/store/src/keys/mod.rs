@@ -22,10 +22,6 @@ use file::{file_name, write_file};
 
 /// Bytes of log whose entries one file holds.
 const FILE_LOG_BYTES: u64 = 64 * 1024 * 1024;
-/// Entries at which a file is due earlier: 16 bytes each, so 16 MiB of memory.
-const FILE_ENTRIES: usize = 1024 * 1024;
-/// Entries beyond which memory is given up when files cannot be written; what they covered becomes a gap.
-const MEMORY_ENTRIES_MAX: usize = 2 * FILE_ENTRIES;
 /// Longest part of the log that is read again at a start for the sake of this index, in bytes.
 const REPLAY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -81,6 +77,9 @@ struct State {
 pub struct KeyIndex {
     dir: PathBuf,
     files: Arc<dyn Files>,
+    /// Entries at which a file is due earlier than by the log's bytes: half of the memory, since they are copied to be
+    /// sorted. At twice as many, when files cannot be written, they are given up; what they covered becomes a gap.
+    file_entries: usize,
     state: RwLock<State>,
     /// Held while files are made or removed.
     change: Mutex<()>,
@@ -98,19 +97,22 @@ impl KeyIndex {
     /// Opens the index in `dir`. Files that are broken are removed: their range is a gap then.
     ///
     /// `applied` is the position from which the log will be replayed anyway; if the newest file ends much earlier, what
-    /// is between becomes a gap instead of a longer replay.
+    /// is between becomes a gap instead of a longer replay. `memory_bytes` is for entries that are in no file yet.
     pub fn open(
         dir: &Path,
         files: Arc<dyn Files>,
         applied: PhysicalOffset,
+        memory_bytes: usize,
     ) -> Result<Self, KeyError> {
+        let file_entries = (memory_bytes / 2 / size_of::<KeyEntry>()).max(1);
         files.create_dir(dir).map_err(at(dir, "make folder"))?;
         let mut broken = Vec::new();
         let mut found = open_files(dir, files.as_ref(), &mut broken)?;
-        let (memory, read_back) = first_memory(&mut found, applied.0)?;
+        let (memory, read_back) = first_memory(&mut found, applied.0, file_entries)?;
         let state = RwLock::new(State { files: found, memory, read_back });
         let broken = Mutex::new(broken);
-        Ok(Self { dir: dir.to_owned(), files, state, change: Mutex::new(()), broken })
+        let change = Mutex::new(());
+        Ok(Self { dir: dir.to_owned(), files, file_entries, state, change, broken })
     }
 
     /// Files that turned out to be broken since the last call. Their ranges are gaps, which are filled from the log.
@@ -138,7 +140,7 @@ impl KeyIndex {
         }
         memory.entries.extend(hashes.iter().map(|hash| KeyEntry { hash: *hash, position }));
         memory.to = end.0;
-        if memory.entries.len() >= MEMORY_ENTRIES_MAX {
+        if memory.entries.len() >= 2 * self.file_entries {
             // The disk refuses files: better a gap that is filled later than memory without bound.
             *memory = Memory { from: end.0, to: end.0, entries: Vec::new() };
         }
@@ -149,7 +151,7 @@ impl KeyIndex {
         let is_due = {
             let memory = &self.state.read().memory;
             synced.0.min(memory.to).saturating_sub(memory.from) >= FILE_LOG_BYTES
-                || memory.entries.len() >= FILE_ENTRIES
+                || memory.entries.len() >= self.file_entries
         };
         if is_due { self.seal(synced).map(|()| true) } else { Ok(false) }
     }
@@ -333,6 +335,7 @@ fn open_files(
 fn first_memory(
     files: &mut Vec<Arc<KeyFile>>,
     applied: u64,
+    file_entries: usize,
 ) -> Result<(Memory, Option<Arc<KeyFile>>), KeyError> {
     let end = files.last().map_or(0, |file| file.range().end);
     if applied.saturating_sub(end) > REPLAY_BYTES_MAX {
@@ -340,7 +343,7 @@ fn first_memory(
     }
     let is_small = |file: &KeyFile| {
         let range = file.range();
-        range.end - range.start < FILE_LOG_BYTES / 2 && file.entries() < FILE_ENTRIES / 2
+        range.end - range.start < FILE_LOG_BYTES / 2 && file.entries() < file_entries / 2
     };
     if let Some(last) = files.last().filter(|last| is_small(last))
         && let Some(mut entries) = last.read_all()?

@@ -8,10 +8,14 @@ use super::*;
 use crate::log::memory_files::{MemoryFiles, Operation};
 
 const DIR: &str = "/keys";
+/// For 64 Ki entries in a file.
+const FILE_ENTRIES: usize = 64 << 10;
+const MEMORY_BYTES: usize = 2 * FILE_ENTRIES * size_of::<KeyEntry>();
 const EVERYTHING: PhysicalOffset = PhysicalOffset(u64::MAX);
 
 fn open(disk: &MemoryFiles, applied: u64) -> KeyIndex {
-    KeyIndex::open(Path::new(DIR), Arc::new(disk.clone()), PhysicalOffset(applied)).unwrap()
+    let files = Arc::new(disk.clone());
+    KeyIndex::open(Path::new(DIR), files, PhysicalOffset(applied), MEMORY_BYTES).unwrap()
 }
 
 /// Hash of the n-th record of a test, spread as real hashes are.

@@ -63,6 +63,8 @@ pub struct LogOptions {
     pub scan_from: PhysicalOffset,
     /// How much room the log may take, and keeps.
     pub room: RoomOptions,
+    /// Memory for the end of the log and for what was read of it last, in bytes.
+    pub block_bytes: usize,
 }
 
 /// Opens the log in `options.dir`, or makes one: finds its end, cuts a torn tail, reports damage.

@@ -108,7 +108,9 @@ pub(super) fn open(
         damage: tail.damage,
     };
     let last_time_ms = report.last_time_ms;
-    let shared = Shared::new(files, dir.clone(), store_id, segments, tail.end, last_time_ms);
+    let (dir_of_log, block_bytes) = (dir.clone(), options.block_bytes);
+    let shared =
+        Shared::new(files, dir_of_log, store_id, segments, tail.end, last_time_ms, block_bytes);
     let log = Log(Arc::new(shared));
     let recovered =
         Recovered { active, at: tail.end, newest_image: tail.newest_image, marked: tail.synced };

@@ -72,6 +72,7 @@ impl Shared {
         segments: Vec<Arc<Segment>>,
         end: u64,
         last_time_ms: u64,
+        block_bytes: usize,
     ) -> Self {
         let start = segments.first().map_or(end, |segment| segment.base);
         Self {
@@ -84,9 +85,9 @@ impl Shared {
             synced: AtomicU64::new(end),
             last_time_ms: AtomicU64::new(last_time_ms),
             is_dir_dirty: AtomicBool::new(false),
-            tail: Blocks::default(),
-            read_last: Blocks::default(),
             shortage: ShortageCell::default(),
+            tail: Blocks::new(block_bytes / 2),
+            read_last: Blocks::new(block_bytes / 2),
             stopped: OnceLock::new(),
             is_led: Mutex::new(false),
             sync_ended: Condvar::new(),

@@ -38,6 +38,7 @@ fn options() -> LogOptions {
         epoch: 0,
         scan_from: PhysicalOffset(0),
         room: RoomOptions::default(),
+        block_bytes: 16 << 20,
     }
 }
 
