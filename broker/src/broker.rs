@@ -183,7 +183,7 @@ impl Broker {
 
         let (shutdown, stopped) = watch::channel(false);
         let front = Front::new(Arc::clone(&services), tokio::runtime::Handle::current());
-        let server = Server::new(Arc::new(front), limits(&settings));
+        let server = Server::new(Arc::new(front), limits(&settings, memory.sizes));
         let remoting = server.counters();
         let mut servers = JoinSet::new();
         for listener in [Some(listener), vip_listener].into_iter().flatten() {
@@ -196,7 +196,7 @@ impl Broker {
         let registration = tokio::spawn(registration.run(unregistered));
         let holds = tokio::spawn(expire_holds(Arc::clone(&services)));
 
-        let metrics = Metrics { services: Arc::clone(&services), remoting, memory };
+        let metrics = Metrics { services: Arc::clone(&services), remoting, server, memory };
         telemetry.on_scrape(Box::new(move || metrics.export()));
         let lifecycle = Arc::clone(&services.lifecycle);
         telemetry.add_check("log", move || lifecycle.ready());
@@ -340,8 +340,9 @@ fn store_options(settings: &BrokerSettings, memory: MemorySizes) -> StoreOptions
     }
 }
 
-fn limits(settings: &BrokerSettings) -> ServerLimits {
+fn limits(settings: &BrokerSettings, memory: MemorySizes) -> ServerLimits {
     ServerLimits {
+        held_bytes_max: memory.connections.get() as usize,
         connections_max: settings.connections_max as usize,
         drain_timeout: settings.drain.as_std(),
         ..ServerLimits::default()

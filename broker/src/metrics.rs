@@ -5,14 +5,20 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use gantry_model::{Permission, RETRY_PREFIX, is_system_group};
+use gantry_remoting::server::Server;
 use metrics::{Label, counter, gauge};
 
-use crate::{memory::Memory, remoting::RemotingCounters, services::Services};
+use crate::{
+    memory::Memory,
+    remoting::{Front, RemotingCounters},
+    services::Services,
+};
 
 /// What a scrape reads.
 pub(crate) struct Metrics {
     pub(crate) services: Arc<Services>,
     pub(crate) remoting: Arc<RemotingCounters>,
+    pub(crate) server: Server<Front>,
     pub(crate) memory: Memory,
 }
 
@@ -149,6 +155,7 @@ impl Metrics {
             ("gantry_connections_refused_total", &remoting.refused_connections),
             ("gantry_broken_frames_total", &remoting.broken_frames),
             ("gantry_slow_readers_closed_total", &remoting.slow_readers_closed),
+            ("gantry_holders_closed_total", &remoting.holders_closed),
             ("gantry_received_bytes_total", &remoting.bytes_read),
             ("gantry_sent_bytes_total", &remoting.bytes_written),
         ];
@@ -157,5 +164,7 @@ impl Metrics {
         }
         let open = remoting.connections.load(Ordering::Relaxed);
         gauge!("gantry_connections", self.common()).set(open as f64);
+        let held = self.server.held_bytes();
+        gauge!("gantry_connections_held_bytes", self.common()).set(held as f64);
     }
 }

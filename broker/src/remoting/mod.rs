@@ -35,9 +35,6 @@ pub(crate) type RemotingCounters = Counters;
 /// Encoded messages at which a run of sends is appended, so that one append stays far below a segment and a
 /// long one delays nobody for more than a few milliseconds.
 const RUN_BYTES_MAX: usize = 4 << 20;
-/// Answer bytes at which the rest of a read waits until they are written: what a peer that does not read makes the
-/// broker hold, besides one answer.
-const ANSWER_BYTES_MAX: usize = 256 << 10;
 /// Buffers kept for reuse: more than there are threads at work.
 const POOLED_MAX: usize = 16;
 /// Largest buffer kept.
@@ -139,7 +136,7 @@ impl Service for Front {
                 run.append(call.answers);
                 dispatch(&mut call);
             }
-            if run.bytes() >= RUN_BYTES_MAX || answers.bytes() >= ANSWER_BYTES_MAX {
+            if run.bytes() >= RUN_BYTES_MAX || answers.are_enough() {
                 break;
             }
         }

@@ -75,11 +75,14 @@ fn read_cold(call: &Call<'_, '_>, pull: Pull) {
         (Arc::clone(call.shared), Arc::clone(call.connection), call.reply());
     let place = call.services().counters.waiting_pulls.enter(call.now.monotonic_ms);
     call.shared.runtime.spawn(async move {
+        // Its turn lasts until the answer is sent: a peer that does not read gets no further ones.
+        let Some(_turn) = connection.late_turn().await else { return };
         // The semaphore lives as long as the front door and is never closed.
         let Ok(permit) = Arc::clone(&shared.cold_reads).acquire_owned().await else { return };
         drop(place);
+        let answered = Arc::clone(&connection);
         let read = tokio::task::spawn_blocking(move || {
-            read_and_send(&shared, &connection, reply, &pull);
+            read_and_send(&shared, &answered, reply, &pull);
             drop(permit);
         });
         if let Err(error) = read.await {
@@ -119,7 +122,10 @@ fn waker(call: &Call<'_, '_>, pull: Pull) -> Box<dyn FnOnce(Wake) + Send> {
     Box::new(move |_| {
         let runtime = shared.runtime.clone();
         // On a task of its own: whoever wakes has an answer of its own to write first.
-        runtime.spawn(async move { read_and_send(&shared, &connection, reply, &pull) });
+        runtime.spawn(async move {
+            let Some(_turn) = connection.late_turn().await else { return };
+            read_and_send(&shared, &connection, reply, &pull);
+        });
     })
 }
 

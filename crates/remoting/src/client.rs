@@ -190,7 +190,7 @@ impl Channel {
         let shared = Arc::new(Shared {
             peer: stream.peer_addr().map_err(failed)?,
             local: stream.local_addr().map_err(failed)?,
-            outbound: Outbound::new(settings.outbound_bytes_max),
+            outbound: Outbound::new(settings.outbound_bytes_max, None),
             calls: Arc::new(Calls::new()),
             ended: watch::Sender::new(false),
         });

@@ -2,9 +2,11 @@
 //! wait for an answer.
 //!
 //! Any thread appends; the connection's own task takes everything at once and writes it with one
-//! system call. Waiting bytes never exceed their bound, and a closed end accepts nothing.
+//! system call. Waiting bytes never exceed their bound, and a closed end accepts nothing. A server's end has
+//! them counted among those of all connections.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -13,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::envelope::Command;
+use crate::server::Held;
 
 /// Capacity above which an emptied buffer is given back instead of kept.
 pub(crate) const KEPT_BYTES_MAX: usize = 512 * 1024;
@@ -22,7 +25,11 @@ pub(crate) const KEPT_BYTES_MAX: usize = 512 * 1024;
 pub(crate) struct Outbound<R> {
     state: Mutex<State<R>>,
     wake: Notify,
+    /// Wakes those that wait for [`Outbound::drained_to`].
+    drained: Notify,
     bytes_max: usize,
+    /// Where waiting bytes are counted, if anywhere.
+    held: Option<Arc<Held>>,
 }
 
 #[derive(Debug)]
@@ -40,9 +47,15 @@ pub(crate) enum Refused {
 }
 
 impl<R: Clone> Outbound<R> {
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize, held: Option<Arc<Held>>) -> Self {
         let state = Mutex::new(State { waiting: BytesMut::new(), closed: None });
-        Self { state, wake: Notify::new(), bytes_max }
+        Self { state, wake: Notify::new(), drained: Notify::new(), bytes_max, held }
+    }
+
+    fn count(&self, before: usize, after: usize) {
+        if let Some(held) = &self.held {
+            held.change(before, after);
+        }
     }
 
     /// Lets `write` append to the waiting bytes and wakes the task that writes them.
@@ -57,7 +70,9 @@ impl<R: Clone> Outbound<R> {
             state.waiting.truncate(before);
             return Err(Refused::Full);
         }
-        let wake = before == 0 && !state.waiting.is_empty();
+        let after = state.waiting.len();
+        self.count(before, after);
+        let wake = before == 0 && after > 0;
         drop(state);
         // Bytes that already waited have woken the task, and it takes all there are.
         if wake {
@@ -66,21 +81,50 @@ impl<R: Clone> Outbound<R> {
         Ok(written)
     }
 
-    /// Moves every waiting byte to the end of `out`.
-    pub(crate) fn take(&self, out: &mut BytesMut) {
+    /// Moves every waiting byte to the end of `out`. Returns how many bytes of memory it keeps for the next ones.
+    pub(crate) fn take(&self, out: &mut BytesMut) -> usize {
         let mut state = self.state.lock();
+        self.count(state.waiting.len(), 0);
         if out.is_empty() {
             std::mem::swap(out, &mut state.waiting);
         } else {
             out.extend_from_slice(&state.waiting);
             state.waiting.clear();
         }
+        let kept = state.waiting.capacity();
+        drop(state);
+        self.drained.notify_waiters();
+        kept
+    }
+
+    /// Returns when at most `bytes` wait, `true`, or when it is closed.
+    pub(crate) async fn drained_to(&self, bytes: usize) -> bool {
+        loop {
+            let mut drained = pin!(self.drained.notified());
+            // What drains from here on wakes, also before it is waited for.
+            drained.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.closed.is_some() || state.waiting.len() <= bytes {
+                    return state.closed.is_none();
+                }
+            }
+            drained.await;
+        }
+    }
+
+    /// Forgets what waits: nobody takes it any more.
+    pub(crate) fn clear(&self) {
+        let mut state = self.state.lock();
+        self.count(state.waiting.len(), 0);
+        state.waiting = BytesMut::new();
     }
 
     /// Closes with `reason`, unless there is one already; the waiting bytes may still be taken.
     pub(crate) fn close(&self, reason: R) {
         self.state.lock().closed.get_or_insert(reason);
         self.wake.notify_one();
+        self.drained.notify_waiters();
     }
 
     pub(crate) fn closed(&self) -> Option<R> {

@@ -2,10 +2,12 @@
 //!
 //! One task for each connection. All complete frames that one read brought are handed over
 //! together, on the thread that read them, and their answers leave with one write.
-//! Every buffer has a bound: held input, waiting output, connections, requests of one hand-over.
+//! Every buffer has a bound: held input, waiting output, connections, requests of one hand-over; and all connections
+//! together have one, the budget.
 //! What a request means is left to the [`Service`].
 
 mod answers;
+mod budget;
 mod connection;
 mod driver;
 
@@ -23,10 +25,12 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 pub use answers::{AnswerWriter, Answers};
-pub use connection::{CallError, CloseReason, Connection, SendError};
+pub use connection::{CallError, CloseReason, Connection, LateTurn, SendError};
 
 use crate::frame::FRAME_BYTES;
 use crate::header::{Encoding, HeaderView, ParseError};
+use budget::Budget;
+pub(crate) use budget::Held;
 use driver::Driver;
 
 /// Pause after a failed accept, so that a lack of descriptors does not spin.
@@ -43,6 +47,11 @@ pub struct ServerLimits {
     pub frame_bytes_max: usize,
     /// Bytes that may wait for a connection's peer to read; beyond, the connection is closed.
     pub outbound_bytes_max: usize,
+    /// Bytes of answers at which the rest of a read waits until they are written, and late ones wait for their turn:
+    /// what a peer that does not read makes the server hold, besides a few answers.
+    pub answer_bytes_max: usize,
+    /// Bytes that all connections may hold together; beyond, those are closed that have held some for the longest.
+    pub held_bytes_max: usize,
     /// Requests that one hand-over may hold.
     pub batch_requests_max: usize,
     /// A connection on which nothing was read or written for this long is closed.
@@ -56,7 +65,9 @@ impl Default for ServerLimits {
         Self {
             connections_max: 65_536,
             frame_bytes_max: *FRAME_BYTES.end(),
-            outbound_bytes_max: 64 * 1024 * 1024,
+            outbound_bytes_max: 32 * 1024 * 1024,
+            answer_bytes_max: 256 * 1024,
+            held_bytes_max: 128 * 1024 * 1024,
             batch_requests_max: 512,
             idle_timeout: Duration::from_mins(2),
             drain_timeout: Duration::from_millis(500),
@@ -122,6 +133,8 @@ pub struct Counters {
     pub broken_frames: AtomicU64,
     /// Connections closed because the peer reads too slowly.
     pub slow_readers_closed: AtomicU64,
+    /// Connections closed because all of them together held too much, and these for the longest.
+    pub holders_closed: AtomicU64,
     /// Connections closed because nothing happened on them.
     pub idle_closed: AtomicU64,
     /// Connections closed because the peer began a TLS handshake.
@@ -144,6 +157,7 @@ impl<S> Clone for Server<S> {
 }
 
 struct Shared<S> {
+    budget: Arc<Budget>,
     service: Arc<S>,
     limits: ServerLimits,
     counters: Arc<Counters>,
@@ -155,6 +169,7 @@ impl<S: Service> Server<S> {
     /// A server that listens nowhere yet.
     pub fn new(service: Arc<S>, limits: ServerLimits) -> Self {
         let shared = Shared {
+            budget: Arc::new(Budget::new(limits.held_bytes_max)),
             service,
             limits,
             counters: Arc::default(),
@@ -167,6 +182,11 @@ impl<S: Service> Server<S> {
     /// The counters, which outlive the server.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.shared.counters)
+    }
+
+    /// Bytes that all connections hold at present.
+    pub fn held_bytes(&self) -> usize {
+        self.shared.budget.bytes()
     }
 
     /// The open connection of that id.
@@ -235,7 +255,8 @@ impl<S: Service> Server<S> {
             }
         };
         let id = next_id.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection::new(id, peer, local, limits.outbound_bytes_max));
+        let held = Held::new(Arc::clone(&self.shared.budget));
+        let connection = Arc::new(Connection::new(id, peer, local, limits, held));
         connections.lock().insert(id, Arc::clone(&connection));
         counters.accepted_connections.fetch_add(1, Ordering::Relaxed);
         counters.connections.fetch_add(1, Ordering::Relaxed);
@@ -270,13 +291,18 @@ struct Open<S: Service> {
 
 impl<S: Service> Open<S> {
     async fn run(self, mut stream: TcpStream) {
-        let Shared { service, limits, counters, .. } = &*self.shared;
+        let Shared { service, counters, .. } = &*self.shared;
         service.opened(&self.connection);
-        let mut driver = Driver::new(&**service, &self.connection, limits, counters);
+        let mut driver = Driver::new(&self.shared, &self.connection);
         let reason = driver.run(&mut stream).await;
         count(counters, &reason);
         report(&self.connection, &reason);
+        let is_given_up = matches!(reason, CloseReason::HeldTooMuch { .. });
         self.connection.close(reason);
+        // What it holds is needed by others.
+        if is_given_up {
+            return;
+        }
         if timeout(LAST_WRITE_TIMEOUT, driver.write_last(&mut stream)).await.is_err() {
             tracing::debug!(peer = %self.connection.peer(), "last answers were not read in time");
         }
@@ -296,6 +322,7 @@ fn count(counters: &Counters, reason: &CloseReason) {
     let counter = match reason {
         CloseReason::BrokenFrame(_) | CloseReason::BrokenHeader(_) => &counters.broken_frames,
         CloseReason::SlowReader => &counters.slow_readers_closed,
+        CloseReason::HeldTooMuch { .. } => &counters.holders_closed,
         CloseReason::Idle => &counters.idle_closed,
         CloseReason::Tls => &counters.tls_refused,
         _ => return,
@@ -309,7 +336,10 @@ fn report(connection: &Connection, reason: &CloseReason) {
         CloseReason::BrokenFrame(_)
         | CloseReason::BrokenHeader(_)
         | CloseReason::Tls
-        | CloseReason::SlowReader => tracing::info!(id, %peer, "connection closed: {reason}"),
+        | CloseReason::SlowReader
+        | CloseReason::HeldTooMuch { .. } => {
+            tracing::info!(id, %peer, "connection closed: {reason}");
+        }
         _ => tracing::debug!(id, %peer, "connection closed: {reason}"),
     }
 }

@@ -13,9 +13,17 @@ use crate::header::ReplyTo;
 use crate::writer::FrameWriter;
 
 /// Encoded answers that leave with one write.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Answers {
     pub(super) out: BytesMut,
+    /// Bytes at which they are enough for one hand-over.
+    pub(super) enough_bytes: usize,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { out: BytesMut::new(), enough_bytes: usize::MAX }
+    }
 }
 
 impl Answers {
@@ -26,12 +34,17 @@ impl Answers {
 
     /// No answers, with room for so many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { out: BytesMut::with_capacity(bytes) }
+        Self { out: BytesMut::with_capacity(bytes), ..Self::default() }
     }
 
-    /// Encoded bytes so far; a service may stop a batch when they are many.
+    /// Encoded bytes so far.
     pub fn bytes(&self) -> usize {
         self.out.len()
+    }
+
+    /// Whether they are as many as one hand-over should bring: the service leaves the other requests for the next.
+    pub fn are_enough(&self) -> bool {
+        self.out.len() >= self.enough_bytes
     }
 
     /// Begins the answer to `reply`; see [`AnswerWriter`].

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::codes::ResponseCode;
 use crate::envelope::{Command, EncodeError};
 use crate::frame::FrameError;
 use crate::header::{FLAG_ONE_WAY, FLAG_RESPONSE, ParseError, ReplyTo};
 use crate::outbound::{Calls, Outbound, Refused};
-use crate::server::{AnswerWriter, Answers};
+use crate::server::budget::Held;
+use crate::server::{AnswerWriter, Answers, ServerLimits};
 
 /// Why a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +30,13 @@ pub enum CloseReason {
     /// The peer does not read what is sent to it.
     #[error("the peer reads too slowly")]
     SlowReader,
+    /// All connections together hold too much for peers that send half a frame or do not read, and this one has for
+    /// the longest.
+    #[error("all connections together hold too much, this one {bytes} bytes for the longest")]
+    HeldTooMuch {
+        /// What it held.
+        bytes: usize,
+    },
     /// The peer began a TLS handshake.
     #[error("the peer speaks TLS, this port speaks plain remoting")]
     Tls,
@@ -88,6 +97,15 @@ pub enum CallError {
     },
 }
 
+/// Late answers of a connection that are made at a time.
+const LATE_TURNS: usize = 4;
+
+/// A turn to make a late answer: [`Connection::late_turn`].
+#[derive(Debug)]
+pub struct LateTurn<'c>(
+    #[expect(dead_code, reason = "held until the turn ends")] SemaphorePermit<'c>,
+);
+
 /// An accepted connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -95,13 +113,32 @@ pub struct Connection {
     peer: SocketAddr,
     local: SocketAddr,
     pub(super) outbound: Outbound<CloseReason>,
+    pub(super) held: Arc<Held>,
+    /// Turns of those that make late answers: as many may do so at a time.
+    late_turns: Semaphore,
+    answer_bytes_max: usize,
     pub(super) calls: Arc<Calls>,
 }
 
 impl Connection {
-    pub(super) fn new(id: u64, peer: SocketAddr, local: SocketAddr, bytes_max: usize) -> Self {
-        let calls = Arc::new(Calls::new());
-        Self { id, peer, local, outbound: Outbound::new(bytes_max), calls }
+    pub(super) fn new(
+        id: u64,
+        peer: SocketAddr,
+        local: SocketAddr,
+        limits: &ServerLimits,
+        held: Held,
+    ) -> Self {
+        let held = Arc::new(held);
+        Self {
+            id,
+            peer,
+            local,
+            outbound: Outbound::new(limits.outbound_bytes_max, Some(Arc::clone(&held))),
+            held,
+            late_turns: Semaphore::new(LATE_TURNS),
+            answer_bytes_max: limits.answer_bytes_max,
+            calls: Arc::new(Calls::new()),
+        }
     }
 
     /// Unique among all connections of the server's life.
@@ -138,6 +175,16 @@ impl Connection {
             }
             _ => self.close(CloseReason::BrokenHeader(error.clone())),
         }
+    }
+
+    /// Waits for a turn to make a late answer that may be large, until few bytes wait for the peer: a peer that does
+    /// not read then makes the server hold a few of them, however many it has asked for. The turn ends when it is
+    /// dropped, after the answer was sent. `None` when the connection is closed.
+    pub async fn late_turn(&self) -> Option<LateTurn<'_>> {
+        // Never closed.
+        let turn = self.late_turns.acquire().await.ok()?;
+        let is_open = self.outbound.drained_to(self.answer_bytes_max).await;
+        is_open.then_some(LateTurn(turn))
     }
 
     /// Sends answers that were encoded elsewhere.
@@ -196,6 +243,7 @@ impl Connection {
     /// Ends every call; called when the connection's task ends, for whatever reason.
     pub(super) fn end(&self) {
         self.close(CloseReason::Peer);
+        self.outbound.clear();
         self.calls.close();
     }
 }

@@ -1,7 +1,8 @@
 //! The task of one connection: wait, read, hand over, write.
 //!
 //! While a write waits for the peer nothing is read, so a peer that does not read cannot make the
-//! server do more for it. Buffers start small, grow with what arrives, and shrink when idle.
+//! server do more for it. Buffers start small, grow with what arrives, and shrink when idle, or after each turn when
+//! all connections together keep too much.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{Answers, CloseReason, Connection, Counters, Request, ServerLimits, Service};
+use super::budget::Kept;
+use super::{Answers, CloseReason, Connection, Counters, Request, ServerLimits, Service, Shared};
 use crate::envelope::Command;
 use crate::frame::Frame;
 use crate::header::{Encoding, HeaderView};
@@ -34,6 +36,12 @@ pub(super) struct Driver<'s, S> {
     connection: &'s Arc<Connection>,
     limits: &'s ServerLimits,
     counters: &'s Counters,
+    shared: &'s Shared<S>,
+    kept: Kept,
+    /// Memory that the outbound side keeps.
+    outbound_bytes: usize,
+    /// A frame that is not complete.
+    partial: Part<'s>,
     inbound: BytesMut,
     read_bytes: usize,
     requests: Vec<Request>,
@@ -44,17 +52,16 @@ pub(super) struct Driver<'s, S> {
 }
 
 impl<'s, S: Service> Driver<'s, S> {
-    pub(super) fn new(
-        service: &'s S,
-        connection: &'s Arc<Connection>,
-        limits: &'s ServerLimits,
-        counters: &'s Counters,
-    ) -> Self {
+    pub(super) fn new(shared: &'s Shared<S>, connection: &'s Arc<Connection>) -> Self {
         Self {
-            service,
+            service: &shared.service,
             connection,
-            limits,
-            counters,
+            limits: &shared.limits,
+            counters: &shared.counters,
+            shared,
+            kept: Kept::new(Arc::clone(&shared.budget)),
+            outbound_bytes: 0,
+            partial: Part::nothing(connection),
             inbound: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
             requests: Vec::new(),
@@ -70,6 +77,7 @@ impl<'s, S: Service> Driver<'s, S> {
         let mut tick = pin!(sleep(self.tick_interval()));
         loop {
             let served = self.serve_once(&mut reader, &mut writer, tick.as_mut()).await;
+            self.settle();
             if let Err(reason) = served {
                 return reason;
             }
@@ -144,6 +152,8 @@ impl<'s, S: Service> Driver<'s, S> {
             let decoded = self.decode_frames();
             while !self.requests.is_empty() {
                 let before = self.requests.len();
+                let most = self.limits.answer_bytes_max;
+                self.answers.enough_bytes = self.shared.budget.answer_bytes(most);
                 self.service.handle(self.connection, &mut self.requests, &mut self.answers);
                 self.flush(writer, tick.as_mut()).await?;
                 if let Some(reason) = self.connection.outbound.closed() {
@@ -197,32 +207,105 @@ impl<'s, S: Service> Driver<'s, S> {
         writer: &mut WriteHalf<'_>,
         mut tick: Pin<&mut Sleep>,
     ) -> Result<(), CloseReason> {
-        self.connection.outbound.take(&mut self.answers.out);
-        let mut written = 0;
-        while written < self.answers.out.len() {
-            tokio::select! {
-                biased;
-                count = writer.write(&self.answers.out[written..]) => {
-                    let count = count.map_err(io)?;
-                    self.counters.bytes_written.fetch_add(count as u64, Ordering::Relaxed);
-                    self.last_activity = Instant::now();
-                    written += count;
-                }
-                () = self.connection.outbound.woken() => {
-                    if let Some(reason) = self.connection.outbound.closed() {
-                        self.keep_unwritten(written);
-                        return Err(reason);
-                    }
-                }
-                () = &mut tick => self.on_tick(tick.as_mut())?,
+        let mut unwritten = Part::nothing(self.connection);
+        loop {
+            self.outbound_bytes = self.connection.outbound.take(&mut self.answers.out);
+            if self.answers.out.is_empty() {
+                return Ok(());
             }
-            if written == self.answers.out.len() {
-                reset(&mut self.answers.out);
-                written = 0;
-                self.connection.outbound.take(&mut self.answers.out);
+            let mut written = self.write_at_once(writer)?;
+            while written < self.answers.out.len() {
+                // The rest waits for the peer, and the requests that are not handled yet with it.
+                let requests = if self.kept.is_empty() { self.read_bytes } else { 0 };
+                unwritten.set(self.answers.out.capacity() + requests);
+                self.relieve();
+                written += self.write_some(writer, written, tick.as_mut()).await?;
             }
+            reset(&mut self.answers.out);
         }
-        Ok(())
+    }
+
+    /// Writes what the socket takes without waiting.
+    fn write_at_once(&mut self, writer: &WriteHalf<'_>) -> Result<usize, CloseReason> {
+        match writer.try_write(&self.answers.out) {
+            Ok(count) => Ok(self.count_written(count)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(io(error)),
+        }
+    }
+
+    /// Writes on from `written`, or sees to what happens meanwhile.
+    async fn write_some(
+        &mut self,
+        writer: &mut WriteHalf<'_>,
+        written: usize,
+        mut tick: Pin<&mut Sleep>,
+    ) -> Result<usize, CloseReason> {
+        tokio::select! {
+            biased;
+            count = writer.write(&self.answers.out[written..]) => {
+                return Ok(self.count_written(count.map_err(io)?));
+            }
+            () = self.connection.outbound.woken() => {
+                if let Some(reason) = self.connection.outbound.closed() {
+                    self.keep_unwritten(written);
+                    return Err(reason);
+                }
+            }
+            () = &mut tick => self.on_tick(tick)?,
+        }
+        Ok(0)
+    }
+
+    fn count_written(&mut self, count: usize) -> usize {
+        self.counters.bytes_written.fetch_add(count as u64, Ordering::Relaxed);
+        self.last_activity = Instant::now();
+        count
+    }
+
+    /// Closes connections that hold something for long, if all together hold too much.
+    fn relieve(&self) {
+        let closed = self.shared.budget.relieve(&self.shared.connections);
+        if closed > 0 {
+            tracing::warn!(
+                closed,
+                "connections hold too much: those that did for the longest are closed"
+            );
+        }
+    }
+
+    /// Accounts at the end of a turn for what stays: buffers and a frame that is not complete.
+    fn settle(&mut self) {
+        let buffers = self.read_bytes
+            + self.answers.out.capacity()
+            + self.outbound_bytes
+            + self.requests.capacity() * size_of::<Request>();
+        if !self.kept.keeps(buffers) {
+            self.release_buffers();
+        }
+        // A frame that is smaller lies in the buffer that is kept anyway.
+        let is_kept = self.inbound.len() <= READ_BYTES_MAX && !self.kept.is_empty();
+        let partial = if is_kept { 0 } else { self.inbound.capacity() };
+        if self.partial.set(partial) {
+            self.relieve();
+        }
+    }
+
+    /// Gives back what holds nothing.
+    fn release_buffers(&mut self) {
+        self.kept.give_back();
+        self.read_bytes = READ_BYTES_MIN;
+        if self.inbound.is_empty() {
+            self.inbound = BytesMut::new();
+        }
+        if self.answers.out.is_empty() {
+            self.answers.out = BytesMut::new();
+        }
+        if self.requests.is_empty() {
+            self.requests = Vec::new();
+        }
+        self.connection.outbound.release_memory();
+        self.outbound_bytes = 0;
     }
 
     /// Keeps what a closing connection may still write.
@@ -248,11 +331,7 @@ impl<'s, S: Service> Driver<'s, S> {
             return Err(CloseReason::Idle);
         }
         if idle >= self.tick_interval() && self.inbound.is_empty() && self.answers.out.is_empty() {
-            self.inbound = BytesMut::new();
-            self.read_bytes = READ_BYTES_MIN;
-            self.answers.out = BytesMut::new();
-            self.requests = Vec::new();
-            self.connection.outbound.release_memory();
+            self.release_buffers();
         }
         tick.reset(Instant::now() + self.tick_interval());
         Ok(())
@@ -261,6 +340,31 @@ impl<'s, S: Service> Driver<'s, S> {
     /// How often idleness is looked at.
     fn tick_interval(&self) -> Duration {
         self.limits.idle_timeout / 4
+    }
+}
+
+/// A part of what the connection holds, counted until it is dropped.
+struct Part<'s> {
+    connection: &'s Connection,
+    bytes: usize,
+}
+
+impl<'s> Part<'s> {
+    fn nothing(connection: &'s Connection) -> Self {
+        Self { connection, bytes: 0 }
+    }
+
+    /// Notes that it is so many bytes. Returns whether it was less before.
+    fn set(&mut self, bytes: usize) -> bool {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        self.connection.held.change(before, bytes);
+        bytes > before
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 
