@@ -95,6 +95,7 @@ fn survey_once(dir: &Path, scan_from: PhysicalOffset) -> Result<Survey, OpenErro
         epoch: 0,
         scan_from,
         room: RoomOptions::default(),
+        block_bytes: 1 << 20,
     };
     let files = ReadOnlyFiles;
     let names = files.list(dir).map_err(|source| OpenError::Io {
