@@ -304,7 +304,7 @@ async fn open(
             damaged = report.damage.len(),
             "store opened"
         );
-        let services = Services::new(settings, store, clock, address)?;
+        let services = Services::new(settings, memory, store, clock, address)?;
         make_own(&services, now)?;
         Ok::<_, StartError>(Arc::new(services))
     });

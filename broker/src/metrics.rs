@@ -98,6 +98,7 @@ impl Metrics {
             ("rocketmq_storage_size", status.log_bytes as f64),
             ("rocketmq_storage_flush_behind_bytes", behind(status.written.0, status.synced.0)),
             ("rocketmq_storage_dispatch_behind_bytes", behind(status.written.0, status.applied.0)),
+            ("gantry_sends_waiting_bytes", self.services.backlog.bytes() as f64),
             ("gantry_storage_segments", status.segments as f64),
             ("gantry_storage_file_bytes", status.file_bytes as f64),
             ("gantry_storage_spare_files", status.spare_files as f64),

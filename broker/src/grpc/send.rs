@@ -73,7 +73,9 @@ impl SendDoor {
             .sends
             .append(outgoing, services.clock.now())
             .map_err(|error| Refusal::from(&error))?;
+        let waiting = services.backlog.enter(outgoing.accepted().len(), outgoing.outbox().bytes());
         services.commits.confirmed(ticket).await?;
+        drop(waiting);
         services.sends.tell(outgoing);
         let placed = outgoing.accepted().iter().zip(&messages);
         Ok(placed

@@ -71,6 +71,7 @@ impl From<&SendError> for Refusal {
     fn from(error: &SendError) -> Self {
         let code = match error {
             SendError::Append(error) => return error.into(),
+            SendError::Busy(_) => Code::TooManyRequests,
             SendError::Topic(error) => return error.into(),
             SendError::Reserved { .. } | SendError::Name(_) => Code::IllegalTopic,
             SendError::Group(_) => Code::ConsumerGroupNotFound,

@@ -39,6 +39,13 @@ impl Refusal {
         Self::new(code, chain(error))
     }
 
+    /// Word for a producer to pause, with the tag of the reference for a queue that is full.
+    pub(crate) fn busy(reason: &dyn Error) -> Self {
+        let words =
+            format!("[OVERLOAD]system busy, start flow control for a while: {}", chain(reason));
+        Self::new(ResponseCode::SYSTEM_BUSY, words)
+    }
+
     fn forbidden(self, kind: i32) -> Self {
         Self { forbidden: Some(kind), ..self }
     }
@@ -75,13 +82,7 @@ impl From<&AppendError> for Refusal {
         let code = of_append(error);
         let refusal = Self::of(code, error);
         match code {
-            ResponseCode::SYSTEM_BUSY => Self {
-                remark: format!(
-                    "[OVERLOAD]system busy, start flow control for a while: {}",
-                    refusal.remark
-                ),
-                ..refusal
-            },
+            ResponseCode::SYSTEM_BUSY => Self::busy(error),
             ResponseCode::SERVICE_NOT_AVAILABLE => {
                 Self { remark: format!("service not available now: {}", refusal.remark), ..refusal }
             }
@@ -147,6 +148,7 @@ impl From<SendError> for Refusal {
             SendError::Topic(error) => error.into(),
             SendError::Group(error) => error.into(),
             SendError::Append(error) => (&error).into(),
+            SendError::Busy(error) => Self::busy(&error),
             SendError::Unavailable { .. } => Self::of(Code::SERVICE_NOT_AVAILABLE, &error),
             SendError::Reserved { .. } | SendError::Transaction => {
                 Self::of(Code::NO_PERMISSION, &error)

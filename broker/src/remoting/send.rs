@@ -125,11 +125,14 @@ impl<'a> SendRun<'a> {
         let first_due_ms = outgoing.outbox().first_due_ms();
         let (shared, connection) = (Arc::clone(self.shared), Arc::clone(self.connection));
         let owner = Owner(self.connection.id());
+        let backlog = &self.shared.services.backlog;
+        let waiting = backlog.enter(outgoing.accepted().len(), outgoing.outbox().bytes());
         self.shared.services.commits.lead_or_wait(owner, ticket, move |confirmed| {
             match confirmed {
                 Ok(()) => send(&connection, late),
                 Err(error) => send(&connection, failed(&replies, error)),
             }
+            drop(waiting);
             shared.services.sends.tell_later(&arrivals, first_due_ms);
         });
     }

@@ -3,6 +3,7 @@
 //! Leaves threads to `upkeep` and the wiring to `broker`.
 
 pub mod attributes;
+pub mod backlog;
 pub mod changes;
 pub mod clock;
 pub mod commit;
@@ -32,11 +33,15 @@ pub mod waiting;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use gantry_model::{NameError, settings::BrokerSettings};
+use gantry_model::{
+    NameError,
+    settings::{BrokerSettings, MemorySizes},
+};
 use gantry_record::UniqueIds;
 use gantry_store::Store;
 
 use self::{
+    backlog::Backlog,
     changes::TopicChanges,
     clock::Clock,
     commit::Commits,
@@ -92,6 +97,8 @@ pub struct Services {
     pub offsets: Offsets,
     /// Resets that consumers have not seen.
     pub resets: Arc<Resets>,
+    /// Sends whose answers wait.
+    pub backlog: Arc<Backlog>,
     /// Waiting for the disk.
     pub commits: Arc<Commits>,
     /// The deliverer of delayed messages.
@@ -116,6 +123,7 @@ impl Services {
     /// Services on `store`. `address` is the one that clients connect to.
     pub fn new(
         settings: Arc<BrokerSettings>,
+        memory: MemorySizes,
         store: Arc<Store>,
         clock: Clock,
         address: SocketAddr,
@@ -139,12 +147,14 @@ impl Services {
             clock,
             Arc::clone(&lifecycle),
         ));
+        let backlog = Arc::new(Backlog::new(memory.waiting_sends.get() as usize));
         let unique_ids = UniqueIds::new(address.ip(), std::process::id(), rand::random());
         let sends = Sends {
             store: Arc::clone(&store),
             clock,
             settings: Arc::clone(&settings),
             lifecycle: Arc::clone(&lifecycle),
+            backlog: Arc::clone(&backlog),
             topics: Arc::clone(&topics),
             groups: Arc::clone(&groups),
             locks: Arc::clone(&locks),
@@ -200,6 +210,7 @@ impl Services {
             holds,
             offsets,
             resets,
+            backlog,
             commits,
             timers,
             timer_signal,

@@ -18,6 +18,7 @@ use gantry_store::{
 };
 
 use super::{
+    backlog::{Backlog, Busy},
     clock::Clock,
     compose::{DELAY_KEYS, PARK_KEYS, Seen, Stamp, index, put, put_number},
     counters::{Counters, MessageKind},
@@ -74,6 +75,9 @@ pub enum SendError {
         /// Which of them.
         reason: &'static str,
     },
+    /// Too many sends wait for the disk.
+    #[error(transparent)]
+    Busy(#[from] Busy),
     /// Clients may not send to this topic.
     #[error("Sending message to topic[{topic}] is forbidden.")]
     Reserved {
@@ -203,6 +207,7 @@ pub struct Sends {
     pub(super) clock: Clock,
     pub(super) settings: Arc<BrokerSettings>,
     pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) backlog: Arc<Backlog>,
     pub(super) topics: Arc<Topics>,
     pub(super) groups: Arc<Groups>,
     pub(super) locks: Arc<QueueLocks>,
@@ -315,6 +320,7 @@ impl Sends {
         self.lifecycle.check_accepting()?;
         // Before the topic, so that none is made for a message that is refused.
         self.store.check_shortage()?;
+        self.backlog.check()?;
         let target = self.target(request, now)?;
         self.check_size(request)?;
         if request.is_batch {

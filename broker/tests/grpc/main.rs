@@ -3,6 +3,7 @@
 //! Leaves single checks of messages to the unit tests of the door.
 
 mod client;
+mod overload;
 mod refusals;
 mod route;
 mod send;
