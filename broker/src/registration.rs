@@ -4,6 +4,8 @@
 //! and whenever a connection breaks, so a new name server or another address of this broker needs no restart.
 //! Leaves routes to the name servers. Source: RocketMQ remoting, request codes 103, 104.
 
+mod split;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -31,6 +33,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
+use self::split::split;
 use crate::{
     resolve::{Resolve, resolve_advertised, resolve_all},
     services::Services,
@@ -48,9 +51,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(2);
 /// Least time between two registrations, so that many changes make few of them.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Topics in one registration: at about 150 bytes each far below the frame limit of 16 MiB.
-const TOPICS_MAX: usize = 50_000;
-
 /// Why a name server was not told.
 #[derive(Debug, thiserror::Error)]
 enum RegisterError {
@@ -288,26 +288,24 @@ impl Registration {
         }
     }
 
-    fn register_requests(&self, mut topics: Vec<TopicConfig>, part: Part) -> Vec<Command> {
-        let partial = part == Part::Change || topics.len() > TOPICS_MAX;
+    fn register_requests(&self, topics: Vec<TopicConfig>, part: Part) -> Vec<Command> {
         let version = self.services.store.topics_version();
         let data_version = DataVersion {
             counter: version.counter as i64,
             state_version: version.state_version as i64,
             timestamp: version.timestamp_ms as i64,
         };
-        let mut requests = Vec::new();
-        while !topics.is_empty() {
-            let rest = topics.split_off(topics.len().min(TOPICS_MAX));
+        let groups = split(topics);
+        let partial = part == Part::Change || groups.len() > 1;
+        let request = |topics: Vec<TopicConfig>| {
             let entry = |config: TopicConfig| (config.topic_name.to_string(), config);
             let topic_config_table = topics.into_iter().map(entry).collect();
             let table = TopicTable { data_version, topic_config_table, ..TopicTable::default() };
             let body =
                 RegisterBody { topic_config_serialize_wrapper: table, ..RegisterBody::default() };
-            requests.push(self.register_request(body.to_json(), partial));
-            topics = rest;
-        }
-        requests
+            self.register_request(body.to_json(), partial)
+        };
+        groups.into_iter().map(request).collect()
     }
 
     fn register_request(&self, body: Bytes, partial: bool) -> Command {

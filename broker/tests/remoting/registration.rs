@@ -176,3 +176,34 @@ async fn answer_to_a_creation_comes_after_the_name_server_was_told() {
     }
     world.stop().await;
 }
+
+#[tokio::test]
+async fn table_beyond_one_registration_reaches_the_name_server_whole_and_in_parts() {
+    // 9 MiB of topics when encoded, in names of the greatest length.
+    const TOPICS: usize = 16_000;
+    const FRAME_BYTES_MAX: usize = 5 << 20;
+    let world = World::start().await;
+    let services = world.broker.services();
+    let name = |n: usize| format!("{n:x>127}");
+    for n in 0..TOPICS {
+        let config = TopicConfig::new(TopicName::new(&name(n)).unwrap(), 1);
+        services.topics.put(config, services.clock.now()).unwrap();
+    }
+    drop(services);
+    let dir = world.stop().await;
+    let recorder = Recorder::default();
+    let (address, _server) = recorder.serve(([127, 0, 0, 1], 0).into()).await;
+    let world =
+        World::start_in(dir, |settings| settings.name_servers = vec![address.to_string()]).await;
+    let mut found = std::collections::BTreeSet::new();
+    until(|| {
+        for registration in recorder.take() {
+            assert!(registration.body.len() < FRAME_BYTES_MAX, "{}", registration.body.len());
+            found.extend(topics(&registration));
+        }
+        let is_whole = (0..TOPICS).all(|n| found.contains(&name(n)));
+        std::future::ready(is_whole.then_some(()))
+    })
+    .await;
+    world.stop().await;
+}
