@@ -28,6 +28,7 @@ trap end_soak EXIT
 
 # start_server ARGUMENT…: starts a server and waits for its first line.
 start_server() {
+  rm -f "$soak_folder/ready"
   mkfifo "$soak_folder/ready"
   "$gantry" standalone --data "$soak_folder/data" --nameserver-port "$soak_port" --remoting-port "$((soak_port + 3))" \
     --vip-channel false --grpc-port "$((soak_port + 4))" --http-port "$((soak_port + 5))" "$@" \
@@ -43,6 +44,15 @@ start_server() {
   fi
   export GANTRY_NAMESERVER="127.0.0.1:$soak_port"
   remoting="127.0.0.1:$((soak_port + 3))"
+}
+
+# Ends the server and takes its data away, so that another one can start.
+stop_server() {
+  kill "$server_pid"
+  wait "$server_pid" || true
+  server_pid=''
+  exec {ready_fd}<&-
+  rm -rf "$soak_folder/data"
 }
 
 # good NAME SECONDS ARGUMENT…: good clients for so long; their figures go to a file of that name.

@@ -41,6 +41,8 @@ const PORT_TRIES: usize = 50;
 const SERVER_SLACK: Duration = Duration::from_secs(2);
 /// Time between two tries to resolve the advertised host at start.
 const RESOLVE_RETRY: Duration = Duration::from_millis(500);
+/// One of so many parts of the memory for connections is for those of gRPC.
+const GRPC_PART: usize = 4;
 /// How often held pulls are looked through for those whose time is up.
 const HOLD_TICK: Duration = Duration::from_millis(100);
 
@@ -189,7 +191,8 @@ impl Broker {
         for listener in [Some(listener), vip_listener].into_iter().flatten() {
             servers.spawn(server.clone().serve(listener, stopped.clone()));
         }
-        servers.spawn(serve_grpc(grpc_listener, Arc::clone(&services), stopped));
+        let grpc_bytes = memory.sizes.connections.get() as usize / GRPC_PART;
+        servers.spawn(serve_grpc(grpc_listener, Arc::clone(&services), grpc_bytes, stopped));
         let (unregister, unregistered) = watch::channel(false);
         let port = addresses.remoting.port();
         let registration = Registration::new(Arc::clone(&services), resolver, port, registered);
@@ -342,7 +345,9 @@ fn store_options(settings: &BrokerSettings, memory: MemorySizes) -> StoreOptions
 
 fn limits(settings: &BrokerSettings, memory: MemorySizes) -> ServerLimits {
     ServerLimits {
-        held_bytes_max: memory.connections.get() as usize,
+        held_bytes_max: (memory.connections.get() as usize / GRPC_PART) * (GRPC_PART - 1),
+        // The system's buffers count against a container's limit too.
+        receive_bytes_max: memory.connections.get() as usize,
         connections_max: settings.connections_max as usize,
         drain_timeout: settings.drain.as_std(),
         ..ServerLimits::default()
@@ -391,9 +396,10 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
 async fn serve_grpc(
     listener: TcpListener,
     services: Arc<Services>,
+    bytes_max: usize,
     stopped: watch::Receiver<bool>,
 ) {
-    if let Err(error) = crate::grpc::serve(listener, services, stopped).await {
+    if let Err(error) = crate::grpc::serve(listener, services, bytes_max, stopped).await {
         tracing::error!(%error, "the gRPC port ended");
     }
 }

@@ -79,6 +79,7 @@ impl Metrics {
         });
         let plain = [
             ("gantry_sends_refused_total", &counters.refused_sends),
+            ("gantry_sends_late_total", &counters.late_sends),
             ("gantry_timers_fired_total", &counters.timers_fired),
             ("gantry_timers_dropped_total", &counters.timers_dropped),
             ("gantry_pulls_held_total", &counters.held_pulls),

@@ -3,6 +3,7 @@
 //! that a call is not served at all.
 //! Serves `QueryRoute`, `Heartbeat` and `SendMessage`; every other call answers `UNIMPLEMENTED`.
 
+mod admission;
 mod caller;
 mod fifo;
 mod heartbeat;
@@ -22,7 +23,7 @@ use gantry_proto::v2::{
 use tokio::{net::TcpListener, sync::watch};
 use tonic::{Request, Response, Status, Streaming};
 
-use self::{caller::Caller, send::SendDoor};
+use self::{admission::Admission, caller::Caller, send::SendDoor};
 use crate::services::Services;
 
 /// Largest gRPC message taken, in bytes: the largest body with room for its properties, as a remoting frame.
@@ -32,10 +33,11 @@ const CALLS_PER_CONNECTION_MAX: usize = 1024;
 /// Dead peers are noticed after this long without an answer to a ping.
 const KEEPALIVE: Duration = Duration::from_mins(1);
 
-/// Serves gRPC on `listener` until `stopped` turns true.
+/// Serves gRPC on `listener` until `stopped` turns true; requests may hold `bytes_max` bytes together.
 pub(crate) async fn serve(
     listener: TcpListener,
     services: Arc<Services>,
+    bytes_max: usize,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let port = listener.local_addr().map_or(services.settings.grpc_port, |address| address.port());
@@ -49,6 +51,7 @@ pub(crate) async fn serve(
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+        .layer(Admission::new(bytes_max))
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, stop)
         .await

@@ -73,7 +73,9 @@ impl SendDoor {
             .sends
             .append(outgoing, services.clock.now())
             .map_err(|error| Refusal::from(&error))?;
-        let waiting = services.backlog.enter(outgoing.accepted().len(), outgoing.outbox().bytes());
+        // The request itself is here as long as its messages are.
+        let bytes = 2 * outgoing.outbox().bytes();
+        let waiting = services.backlog.enter(outgoing.accepted().len(), bytes);
         services.commits.confirmed(ticket).await?;
         drop(waiting);
         services.sends.tell(outgoing);

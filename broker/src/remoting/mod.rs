@@ -6,6 +6,7 @@
 mod admin;
 mod call;
 mod client;
+mod late;
 mod locks;
 mod offsets;
 mod pull;
@@ -13,7 +14,7 @@ mod refusal;
 mod retry;
 mod send;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use bytes::BytesMut;
 use gantry_remoting::{
@@ -27,6 +28,7 @@ pub(crate) use call::Call;
 pub(crate) use refusal::Refusal;
 
 use crate::services::{Services, hold::Owner, send::Outgoing};
+use late::Lateness;
 use send::SendRun;
 
 /// Counters of the connections.
@@ -48,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     /// Permits for cold reads.
     pub(crate) cold_reads: Arc<Semaphore>,
+    /// Sends that had waited for too long, counted to refuse some of them.
+    late_sends: AtomicUsize,
     outgoing: Mutex<Vec<Outgoing>>,
     buffers: Mutex<Vec<BytesMut>>,
 }
@@ -95,6 +99,7 @@ impl Front {
                 services,
                 runtime,
                 cold_reads,
+                late_sends: AtomicUsize::new(0),
                 outgoing: Mutex::default(),
                 buffers: Mutex::default(),
             }),
@@ -110,7 +115,8 @@ impl Service for Front {
         answers: &mut Answers,
     ) {
         let now = self.shared.services.clock.now();
-        let mut run = SendRun::new(&self.shared, connection, now);
+        let late = Lateness::new(answers.waited(), requests.len(), &self.shared.late_sends);
+        let mut run = SendRun::new(&self.shared, connection, now, late);
         let mut taken = 0;
         for request in requests.iter() {
             taken += 1;

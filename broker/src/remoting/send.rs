@@ -3,7 +3,11 @@
 //! message is as safe as the settings promise.
 //! Leaves checks and storage to the services. Source: RocketMQ remoting, request codes 10, 310, 320.
 
-use std::{fmt::Write, net::SocketAddr, sync::Arc};
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use gantry_model::{
     PhysicalOffset,
@@ -16,7 +20,7 @@ use gantry_remoting::{
 };
 use gantry_store::{Now, Ticket};
 
-use super::{Call, Refusal, Shared, call::send};
+use super::{Call, Refusal, Shared, call::send, late::Lateness};
 use crate::services::{
     commit::CommitError,
     compose::REGION,
@@ -45,11 +49,17 @@ pub(super) struct SendRun<'a> {
     now: Now,
     outgoing: Option<Outgoing>,
     replies: Vec<ReplyTo>,
+    late: Lateness<'a>,
 }
 
 impl<'a> SendRun<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, connection: &'a Arc<Connection>, now: Now) -> Self {
-        Self { shared, connection, now, outgoing: None, replies: Vec::new() }
+    pub(super) fn new(
+        shared: &'a Arc<Shared>,
+        connection: &'a Arc<Connection>,
+        now: Now,
+        late: Lateness<'a>,
+    ) -> Self {
+        Self { shared, connection, now, outgoing: None, replies: Vec::new(), late }
     }
 
     /// Encoded bytes that wait to be appended.
@@ -59,6 +69,11 @@ impl<'a> SendRun<'a> {
 
     /// Takes one more send, or answers why not.
     pub(super) fn take(&mut self, call: &mut Call<'_, '_>) {
+        if let Some(remark) = self.late.refuses() {
+            self.shared.services.counters.late_sends.fetch_add(1, Ordering::Relaxed);
+            let refusal = Refusal::new(ResponseCode::SYSTEM_BUSY, remark);
+            return write_refusal(call.answers, call.reply(), &refusal);
+        }
         let outgoing = self.outgoing.get_or_insert_with(|| self.shared.take_outgoing());
         let sends = &self.shared.services.sends;
         let staged = decode(call.view, call.body, call.connection.peer())

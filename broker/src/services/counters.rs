@@ -159,6 +159,8 @@ pub struct Counters {
     pub waiting_look_ups: Waiting,
     /// Sends refused, whatever the reason.
     pub refused_sends: AtomicU64,
+    /// Sends refused because they had waited for too long before they were read.
+    pub late_sends: AtomicU64,
     /// Timers that fired.
     pub timers_fired: AtomicU64,
     /// Parked messages whose topic was gone when they were due.

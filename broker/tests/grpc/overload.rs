@@ -1,13 +1,23 @@
-//! Sends that wait for a disk that has stopped answering: a bounded amount of them waits, the others are refused with
-//! the code on which producers pause, and none that was taken is lost. The disk is one whose syncs a test holds up.
+//! More than the broker can do. Sends that wait for a disk that has stopped answering: a bounded amount of them waits,
+//! the others are refused with the code on which producers pause, and none that was taken is lost. Sends that nobody
+//! read for long are refused in part. The disk is one whose syncs or writes a test holds up.
 
-use std::{io, net::IpAddr, path::Path, sync::Arc, task::Poll};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
-use gantry_broker::{Broker, RunningBroker, SystemResolver};
-use gantry_model::settings::{BrokerSettings, Bytes, Duration, FlushMode};
+use bytes::BytesMut;
+use gantry_broker::{Broker, RunningBroker, SystemResolver, services::clock::Clock};
+use gantry_model::settings::{self, BrokerSettings, Bytes, FlushMode};
 use gantry_proto::v2::Code;
 use gantry_remoting::{
-    Command, RequestCode,
+    Command, Frame, RequestCode,
     client::{Channel, ChannelSettings, PendingCall, RefuseRequests},
 };
 use gantry_store::{
@@ -20,6 +30,10 @@ use gantry_store::{
 };
 use gantry_telemetry::Telemetry;
 use parking_lot::{Condvar, Mutex};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, tcp::OwnedReadHalf},
+};
 
 use super::{
     client::{Client, code as status_code, message, send as grpc_send},
@@ -36,26 +50,33 @@ const SYSTEM_BUSY: i32 = 2;
 /// A request that no broker knows.
 const UNKNOWN: RequestCode = RequestCode(31_999);
 
-/// Holds up syncs until it is opened.
+/// What a gate holds up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Sync,
+    Write,
+}
+
+/// Holds up one kind of step until it is opened.
 #[derive(Default)]
 struct Gate {
-    closed: Mutex<bool>,
+    closed: Mutex<Option<Step>>,
     opened: Condvar,
 }
 
 impl Gate {
-    fn close(&self) {
-        *self.closed.lock() = true;
+    fn close(&self, step: Step) {
+        *self.closed.lock() = Some(step);
     }
 
     fn open(&self) {
-        *self.closed.lock() = false;
+        *self.closed.lock() = None;
         self.opened.notify_all();
     }
 
-    fn pass(&self) {
+    fn pass(&self, step: Step) {
         let mut closed = self.closed.lock();
-        self.opened.wait_while(&mut closed, |closed| *closed);
+        self.opened.wait_while(&mut closed, |closed| *closed == Some(step));
     }
 }
 
@@ -105,10 +126,11 @@ impl LogFile for GatedFile {
         self.0.read_at_hand(out, at)
     }
     fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), WriteFailure> {
+        self.1.pass(Step::Write);
         self.0.write_at(bytes, at)
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.1.pass();
+        self.1.pass(Step::Sync);
         self.0.sync_data()
     }
     fn len(&self) -> io::Result<u64> {
@@ -128,16 +150,15 @@ struct World {
 }
 
 impl World {
-    /// A broker with synchronous flush.
-    async fn start() -> Self {
+    async fn start(flush: FlushMode) -> Self {
         let settings = BrokerSettings {
             bind: IpAddr::from([127, 0, 0, 1]),
             remoting_port: 0,
             vip_channel: false,
             grpc_port: 0,
             segment_size: Bytes::mib(16),
-            drain: Duration::from_millis(0),
-            flush: FlushMode::Sync,
+            drain: settings::Duration::from_millis(0),
+            flush,
             memory: Some(MEMORY),
             ..BrokerSettings::default()
         };
@@ -148,6 +169,7 @@ impl World {
             settings,
             &telemetry,
             Arc::new(SystemResolver),
+            Clock::new(),
             Box::new(move |options, now| {
                 Store::open_on(options, Arc::<MemoryViews>::default(), files, now)
             }),
@@ -202,14 +224,14 @@ async fn received(channel: &Channel) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn sends_beyond_those_that_may_wait_for_the_disk_are_refused_and_none_that_was_taken_is_lost()
 {
-    let world = World::start().await;
+    let world = World::start(FlushMode::Sync).await;
     let channel = world.connect().await;
     let mut client =
         Client::connect(format!("http://{}", world.broker.addresses().grpc)).await.unwrap();
     // It makes the topic, and the group of the readers.
     assert_eq!(call(&channel, send("orders", &[], "first")).await.code, SUCCESS);
     assert_eq!(received(&channel).await, ["first"]);
-    world.gate.close();
+    world.gate.close(Step::Sync);
     let mut other = client.clone();
     let by_grpc = tokio::spawn(async move {
         grpc_send(&mut other, vec![message("orders", "01", "by gRPC")]).await
@@ -243,4 +265,61 @@ async fn sends_beyond_those_that_may_wait_for_the_disk_are_refused_and_none_that
         ["first".to_owned()].into_iter().chain(sent).chain(["after".into()]).collect();
     assert!(found == expected, "{} messages of {}", found.len(), expected.len());
     world.broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sends_that_nobody_read_for_long_are_refused_in_part_and_the_others_stored() {
+    const SENDS: usize = 1000;
+    /// Longer than a send may wait to be read.
+    const WAIT: Duration = Duration::from_millis(250);
+    let world = World::start(FlushMode::Async).await;
+    let channel = world.connect().await;
+    assert_eq!(call(&channel, send("orders", &[], "first")).await.code, SUCCESS);
+    assert_eq!(received(&channel).await, ["first"]);
+    world.gate.close(Step::Write);
+    // The broker reads a part of them and is held up in the first append, while the system holds the others.
+    let mut wire = BytesMut::new();
+    let text = |n: usize| format!("{n} {}", "x".repeat(1024));
+    for n in 0..SENDS {
+        let sent = Command { opaque: n as i32, ..send("orders", &[], &text(n)) };
+        sent.encode(&mut wire).unwrap();
+    }
+    let (mut reader, mut writer) =
+        TcpStream::connect(world.broker.addresses().remoting).await.unwrap().into_split();
+    let written = tokio::spawn(async move { writer.write_all(&wire).await.map(|()| writer) });
+    let began = Instant::now();
+    until(async || (began.elapsed() > WAIT).then_some(())).await;
+    world.gate.open();
+
+    let mut refused = BTreeSet::new();
+    let mut input = BytesMut::new();
+    for _ in 0..SENDS {
+        let answer = soon(next_answer(&mut reader, &mut input)).await;
+        if answer.code != SUCCESS {
+            assert_eq!(answer.code, SYSTEM_BUSY);
+            let remark = answer.remark.unwrap();
+            assert!(remark.starts_with("[TIMEOUT_CLEAN_QUEUE]broker busy"), "{remark}");
+            refused.insert(answer.opaque as usize);
+        }
+    }
+    let sent = (0..SENDS).filter(|n| !refused.contains(n)).map(text);
+    let stored: Vec<_> = ["first".to_owned()].into_iter().chain(sent).collect();
+    let refused = refused.len();
+    assert!((1..=SENDS / 8).contains(&refused), "{refused} refused");
+    let found = received(&channel).await;
+    assert!(found == stored, "{} messages of {}", found.len(), stored.len());
+    // It has caught up.
+    assert_eq!(call(&channel, send("orders", &[], "after")).await.code, SUCCESS);
+    drop(written.await.unwrap().unwrap());
+    world.broker.stop().await.unwrap();
+}
+
+/// The next answer of a connection.
+async fn next_answer(reader: &mut OwnedReadHalf, input: &mut BytesMut) -> Command {
+    loop {
+        if let Some(frame) = Frame::decode(input).unwrap() {
+            return Command::from_frame(frame).unwrap();
+        }
+        assert!(reader.read_buf(input).await.unwrap() > 0, "the connection is open");
+    }
 }

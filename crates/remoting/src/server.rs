@@ -10,6 +10,7 @@ mod answers;
 mod budget;
 mod connection;
 mod driver;
+mod lag;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -52,6 +53,9 @@ pub struct ServerLimits {
     pub answer_bytes_max: usize,
     /// Bytes that all connections may hold together; beyond, those are closed that have held some for the longest.
     pub held_bytes_max: usize,
+    /// Bytes that the system may hold for all connections before they are read: so little that it is read while its
+    /// senders still wait. Each connection has its part once it is not read as fast as its peer sends.
+    pub receive_bytes_max: usize,
     /// Requests that one hand-over may hold.
     pub batch_requests_max: usize,
     /// A connection on which nothing was read or written for this long is closed.
@@ -68,6 +72,7 @@ impl Default for ServerLimits {
             outbound_bytes_max: 32 * 1024 * 1024,
             answer_bytes_max: 256 * 1024,
             held_bytes_max: 128 * 1024 * 1024,
+            receive_bytes_max: 128 * 1024 * 1024,
             batch_requests_max: 512,
             idle_timeout: Duration::from_mins(2),
             drain_timeout: Duration::from_millis(500),

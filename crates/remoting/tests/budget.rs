@@ -227,3 +227,15 @@ async fn more_connections_than_may_keep_buffers_are_all_served() {
     drop(channels);
     world.stop().await;
 }
+
+#[tokio::test]
+async fn one_connection_alone_may_send_a_frame_beyond_the_budget() {
+    let world = World::new().await;
+    let good = world.channel().await;
+    let large = Command::request(ECHO).with_body(vec![7; 2 * HELD_MAX]);
+    let answer = good.call(&large, LONG).await.unwrap();
+    assert_eq!(answer.response_code(), ResponseCode::SUCCESS);
+    assert_eq!(world.holders_closed(), 0);
+    drop(good);
+    world.stop().await;
+}

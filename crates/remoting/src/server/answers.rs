@@ -3,6 +3,8 @@
 //! A one-way request is never answered: its writer writes nothing, whatever the service does.
 //! An answer that is dropped half-way, fails, or is too large leaves no bytes behind.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 
 use crate::codes::ResponseCode;
@@ -18,11 +20,13 @@ pub struct Answers {
     pub(super) out: BytesMut,
     /// Bytes at which they are enough for one hand-over.
     pub(super) enough_bytes: usize,
+    /// How long the requests had waited in the system.
+    pub(super) waited: Duration,
 }
 
 impl Default for Answers {
     fn default() -> Self {
-        Self { out: BytesMut::new(), enough_bytes: usize::MAX }
+        Self { out: BytesMut::new(), enough_bytes: usize::MAX, waited: Duration::ZERO }
     }
 }
 
@@ -45,6 +49,11 @@ impl Answers {
     /// Whether they are as many as one hand-over should bring: the service leaves the other requests for the next.
     pub fn are_enough(&self) -> bool {
         self.out.len() >= self.enough_bytes
+    }
+
+    /// How long the requests of this hand-over had waited in the system before they were read, at least.
+    pub fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// Begins the answer to `reply`; see [`AnswerWriter`].

@@ -17,6 +17,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::budget::Kept;
+use super::lag::Lag;
 use super::{Answers, CloseReason, Connection, Counters, Request, ServerLimits, Service, Shared};
 use crate::envelope::Command;
 use crate::frame::Frame;
@@ -27,6 +28,10 @@ use crate::outbound::reset;
 const READ_BYTES_MIN: usize = 8 * 1024;
 /// Read size that a busy connection grows to.
 const READ_BYTES_MAX: usize = 256 * 1024;
+/// Least part of a connection of what the system may hold.
+const RECEIVE_BYTES_MIN: usize = 64 * 1024;
+/// Largest part: what Linux lets a receive buffer grow to by itself.
+const RECEIVE_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// First byte of a TLS handshake record; a plain frame never begins with it, for its length would
 /// be above the limit.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -38,6 +43,9 @@ pub(super) struct Driver<'s, S> {
     counters: &'s Counters,
     shared: &'s Shared<S>,
     kept: Kept,
+    lag: Lag,
+    /// What the system may hold of this connection.
+    receive_bytes: usize,
     /// Memory that the outbound side keeps.
     outbound_bytes: usize,
     /// A frame that is not complete.
@@ -60,6 +68,8 @@ impl<'s, S: Service> Driver<'s, S> {
             counters: &shared.counters,
             shared,
             kept: Kept::new(Arc::clone(&shared.budget)),
+            lag: Lag::new(Instant::now()),
+            receive_bytes: RECEIVE_BYTES_MAX,
             outbound_bytes: 0,
             partial: Part::nothing(connection),
             inbound: BytesMut::new(),
@@ -123,22 +133,44 @@ impl<'s, S: Service> Driver<'s, S> {
             })
             .await
         };
-        match count.map_err(io)? {
+        let count = match count.map_err(io)? {
             None => return Ok(false),
             Some(0) => return Err(CloseReason::Peer),
-            Some(count) => {
-                self.counters.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
-                if count == spare {
-                    self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
-                }
+            Some(count) => count,
+        };
+        self.counters.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
+        self.last_activity = Instant::now();
+        self.answers.waited = self.lag.read(count, self.last_activity);
+        if count == spare {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+            if self.lag.is_passed() {
+                self.look_behind(reader.as_ref());
             }
         }
         if !self.begun && self.inbound[0] == TLS_HANDSHAKE {
             return Err(CloseReason::Tls);
         }
         self.begun = true;
-        self.last_activity = Instant::now();
         Ok(true)
+    }
+
+    /// Asks how much the system holds behind a read that filled its buffer, and bounds how much it may.
+    fn look_behind(&mut self, stream: &TcpStream) {
+        match rustix::io::ioctl_fionread(stream) {
+            Ok(left) => self.lag.note_left(left, self.last_activity),
+            Err(error) => tracing::debug!(%error, "the system does not say how much it holds"),
+        }
+        let connections = self.counters.connections.load(Ordering::Relaxed).max(1) as usize;
+        let share = self.limits.receive_bytes_max / connections;
+        let part = share.clamp(RECEIVE_BYTES_MIN, RECEIVE_BYTES_MAX);
+        if part > self.receive_bytes / 2 && part < self.receive_bytes * 2 {
+            return;
+        }
+        self.receive_bytes = part;
+        // The system doubles it, for what it needs besides.
+        if let Err(error) = rustix::net::sockopt::set_socket_recv_buffer_size(stream, part / 2) {
+            tracing::debug!(%error, "the receive buffer keeps its size");
+        }
     }
 
     /// Hands over every complete frame and writes the answers, in batches within the limit.
