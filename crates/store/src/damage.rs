@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 use gantry_model::PhysicalOffset;
 use hashbrown::HashSet;
 
-use crate::store::Store;
+use crate::{store::Store, views::ViewDamage};
 
 /// Damaged places that status shows; the counts go on.
 const SHOWN_MAX: usize = 100;
@@ -119,16 +119,23 @@ impl Store {
         let broken = self.upkeep.keys.take_broken();
         let is_news = !broken.is_empty();
         for path in broken {
-            self.note_damaged_file(path, "a file of the key index is broken".into());
+            let reason = "the file of the key index is broken, and is made again".into();
+            self.note_file(&Damage { path, file_offset: None, position: None, reason });
         }
         is_news
     }
 
+    /// Reports damage in the views.
+    pub(crate) fn note_view_damage(&self) {
+        for ViewDamage { path, file_offset, reason, .. } in self.views.take_damage() {
+            self.note_file(&Damage { path, file_offset, position: None, reason });
+        }
+    }
+
     /// Reports a damaged file of the views or of the key index, unless it was reported before.
-    pub(crate) fn note_damaged_file(&self, path: PathBuf, reason: String) {
-        let damage = Damage { path, file_offset: None, position: None, reason };
+    fn note_file(&self, damage: &Damage) {
         if self.damage.lock().push_file(damage.clone()) {
-            report(&damage, "damaged file of views or key index");
+            report(damage, "damaged file of views or key index");
         }
     }
 }

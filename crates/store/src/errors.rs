@@ -68,6 +68,17 @@ pub enum OpenError {
     Room(#[from] RoomError),
 }
 
+impl OpenError {
+    /// Whether views that begin empty would help.
+    pub(crate) fn is_view_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Views(ViewError::Damaged { .. })
+                | Self::Replay { source: ReplayError::Views(ViewError::Damaged { .. }), .. }
+        )
+    }
+}
+
 /// Why the log could not be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {

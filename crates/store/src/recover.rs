@@ -56,11 +56,13 @@ pub(crate) fn restore(
             "views of another version are made again"
         );
     }
-    if is_there
-        && version == layout::VERSION
-        && let Ok(tables) = Tables::load(views)
-    {
-        return Ok(Restored { tables, from: applied, rebuilt: false });
+    if is_there && version == layout::VERSION {
+        match Tables::load(views) {
+            Ok(tables) => return Ok(Restored { tables, from: applied, rebuilt: false }),
+            // They cannot be cleared either, but for their files.
+            Err(error @ ViewError::Damaged { .. }) => return Err(error.into()),
+            Err(error) => tracing::warn!(%error, "views that cannot be read are made again"),
+        }
     }
     views.clear()?;
     let from = load_newest_image(views, log, named_image)?;

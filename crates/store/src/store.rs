@@ -83,6 +83,17 @@ struct Applying {
 impl Store {
     /// Opens the store in `options.dir`, or makes one, and recovers it.
     pub fn open(options: StoreOptions, now: Now) -> Result<(Arc<Self>, OpenReport), OpenError> {
+        match Self::open_once(options.clone(), now) {
+            // What was found was marked, and now the views begin empty.
+            Err(error) if error.is_view_damage() => {
+                tracing::warn!(%error, "the views are damaged and made again");
+                Self::open_once(options, now)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn open_once(options: StoreOptions, now: Now) -> Result<(Arc<Self>, OpenReport), OpenError> {
         let lock = take_lock(&options.dir)?;
         let views = crate::views::open(&options)?;
         Self::open_locked(options, views, Arc::new(StdFiles), Some(lock), now)
@@ -107,7 +118,10 @@ impl Store {
         now: Now,
     ) -> Result<(Arc<Self>, OpenReport), OpenError> {
         // Views that cannot be read are made again like those that are not there.
-        let applied = views.applied_as().unwrap_or_default();
+        let applied = match views.applied_as() {
+            Err(error @ ViewError::Damaged { .. }) => return Err(error.into()),
+            outcome => outcome.unwrap_or_default(),
+        };
         let log_options = LogOptions {
             dir: options.dir.join("log"),
             segment_bytes: options.segment_bytes,
@@ -149,10 +163,11 @@ impl Store {
         for damage in &found.damage {
             store.note_damage(damage.position..damage.end, damage.reason.to_string());
         }
-        store.note_broken_keys();
         let replayed = store.replay(from)?;
         store.finish_forgetting(replayed.log_start)?;
         store.find_room()?;
+        store.note_broken_keys();
+        store.note_view_damage();
         let report = OpenReport {
             records_replayed: replayed.records,
             views_rebuilt: rebuilt,
@@ -396,6 +411,7 @@ impl Store {
     pub fn status(&self) -> StoreStatus {
         let (written, synced) = (self.written(), self.synced());
         let spare_files = self.tail.lock().writer.spare_files();
+        self.note_view_damage();
         let damage = self.damage.lock();
         StoreStatus {
             log_start: self.log_start(),

@@ -345,7 +345,7 @@ pub(super) fn sync_mode(options: &mut StoreOptions) {
 ///
 /// The views delete files of theirs in the background. Only a copy during which no name came or went shows the
 /// folder as it was at some moment; any other is made again.
-fn copy_tree(from: &Path, to: &Path) {
+pub(super) fn copy_tree(from: &Path, to: &Path) {
     for _ in 0..1_000 {
         let before = names_below(from);
         if before.iter().all(|name| copy_one(&from.join(name), &to.join(name)))

@@ -3,6 +3,7 @@
 //! applying a record twice changes nothing.
 //! Leaves the layout of keys and values to `layout` and the question what a record changes to `change`.
 
+mod damage;
 pub mod layout;
 mod memory;
 mod rocks;
@@ -11,6 +12,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 
 use gantry_model::PhysicalOffset;
 
+pub use damage::ViewDamage;
 pub use memory::MemoryViews;
 pub use rocks::{RocksMemory, RocksViews};
 
@@ -81,6 +83,14 @@ pub enum ViewError {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What was read is not what was written. The views are made again at the next start.
+    #[error("{action} the views: they are damaged")]
+    Damaged {
+        /// What was tried.
+        action: &'static str,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A stored value cannot be one that was written.
     #[error("the {view} view holds a malformed entry at key {key:02x?}")]
     Malformed {
@@ -139,6 +149,11 @@ pub trait ViewStore: ViewRead + Send + Sync {
 
     /// Empties every view, for a rebuild from the log.
     fn clear(&self) -> Result<(), ViewError>;
+
+    /// Damage that was found since the last call.
+    fn take_damage(&self) -> Vec<ViewDamage> {
+        Vec::new()
+    }
 
     /// Records before `position` are gone: their entries may be dropped whenever it is convenient.
     fn note_log_start(&self, position: PhysicalOffset);

@@ -20,7 +20,10 @@ use rocksdb::{
 };
 
 use super::{
-    Direction, Op, Snapshot, Step, View, ViewBatch, ViewError, ViewRead, ViewStore, Visit, layout,
+    Direction, Op, Snapshot, Step, View, ViewBatch, ViewDamage, ViewError, ViewRead, ViewStore,
+    Visit,
+    damage::{Watch, marked},
+    layout,
 };
 
 /// Memory that the views may take, in bytes.
@@ -48,6 +51,7 @@ pub struct RocksViews {
     write: WriteOptions,
     /// Records before it are gone: compaction drops their entries.
     log_start: Arc<AtomicU64>,
+    watch: Watch,
 }
 
 impl std::fmt::Debug for RocksViews {
@@ -59,17 +63,15 @@ impl std::fmt::Debug for RocksViews {
 impl RocksViews {
     /// Opens the views in `dir`, or makes them. Damaged ones are thrown away: the log holds all that they held.
     pub fn open(dir: &Path, memory: RocksMemory) -> Result<Self, ViewError> {
+        if let Some(reason) = marked(dir) {
+            return Self::open_again(dir, memory, &reason);
+        }
         if lacks_a_view(dir) {
             // It would come back empty among views that say how far all of them are applied.
-            tracing::warn!(dir = %dir.display(), "a view is missing, and all are made again");
-            std::fs::remove_dir_all(dir).map_err(|source| failed("clear", source))?;
+            return Self::open_again(dir, memory, "a view is missing");
         }
         match Self::try_open(dir, memory) {
-            Err(error) if is_damage(&error) => {
-                tracing::warn!(dir = %dir.display(), %error, "the views are damaged and made again");
-                std::fs::remove_dir_all(dir).map_err(|source| failed("clear", source))?;
-                Self::try_open(dir, memory).map_err(|source| failed("open", source))
-            }
+            Err(error) if is_damage(&error) => Self::open_again(dir, memory, error.as_ref()),
             outcome => outcome.map_err(|source| failed("open", source)),
         }
     }
@@ -93,7 +95,15 @@ impl RocksViews {
         options.set_max_open_files(-1);
         let names = View::ALL.map(View::name);
         let db = DB::open_cf_for_read_only(&options, dir, names, false)?;
-        Ok(Self { db, write: WriteOptions::default(), log_start: Arc::new(AtomicU64::new(0)) })
+        let (write, log_start) = (WriteOptions::default(), Arc::new(AtomicU64::new(0)));
+        Ok(Self { db, write, log_start, watch: Watch::for_reading(dir) })
+    }
+
+    fn open_again(dir: &Path, memory: RocksMemory, reason: &str) -> Result<Self, ViewError> {
+        std::fs::remove_dir_all(dir).map_err(|source| failed("clear", source))?;
+        let views = Self::try_open(dir, memory).map_err(|source| failed("open", source))?;
+        views.watch.mended(reason);
+        Ok(views)
     }
 
     fn try_open(dir: &Path, memory: RocksMemory) -> Result<Self, rocksdb::Error> {
@@ -108,7 +118,7 @@ impl RocksViews {
         let db = DB::open_cf_descriptors(&database_options(memory), dir, families)?;
         let mut write = WriteOptions::default();
         write.disable_wal(true);
-        Ok(Self { db, write, log_start })
+        Ok(Self { db, write, log_start, watch: Watch::new(dir) })
     }
 
     fn family(&self, view: View) -> &ColumnFamily {
@@ -121,6 +131,16 @@ impl RocksViews {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         self.db.flush_cfs_opt(&families, &options)
+    }
+
+    /// What a write or flush that failed means. RocksDB looks every few seconds whether there is room again, and then goes
+    /// on; after any other error it takes nothing more until it is opened again.
+    fn not_written(&self, action: &'static str, source: rocksdb::Error) -> ViewError {
+        // The kind does not tell it from other errors of the disk; these words are RocksDB's own.
+        if source.as_ref().contains("No space left on device") {
+            return ViewError::Full { action, source: Box::new(source) };
+        }
+        self.watch.failed(action, source)
     }
 
     fn is_empty(&self) -> bool {
@@ -225,16 +245,6 @@ fn failed(
     ViewError::Store { action, source: Box::new(source) }
 }
 
-/// What a write or flush that failed means. RocksDB looks every few seconds whether there is room again, and then goes
-/// on; after any other error it takes nothing more until it is opened again.
-fn not_written(action: &'static str, source: rocksdb::Error) -> ViewError {
-    // The kind does not tell it from other errors of the disk; these words are RocksDB's own.
-    if source.as_ref().contains("No space left on device") {
-        return ViewError::Full { action, source: Box::new(source) };
-    }
-    failed(action, source)
-}
-
 fn read_options(keys: &Range<&[u8]>) -> ReadOptions {
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(keys.start);
@@ -246,7 +256,7 @@ fn walk(
     mut entries: DBRawIterator<'_>,
     direction: Direction,
     visit: &mut Visit<'_>,
-) -> Result<(), ViewError> {
+) -> Result<(), rocksdb::Error> {
     match direction {
         Direction::Forward => entries.seek_to_first(),
         Direction::Backward => entries.seek_to_last(),
@@ -260,12 +270,13 @@ fn walk(
             Direction::Backward => entries.prev(),
         }
     }
-    entries.status().map_err(|source| failed("read", source))
+    entries.status()
 }
 
 impl ViewRead for RocksViews {
     fn get(&self, view: View, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
-        self.db.get_cf(self.family(view), key).map_err(|source| failed("read", source))
+        let value = self.db.get_cf(self.family(view), key);
+        value.map_err(|source| self.watch.failed("read", source))
     }
 
     fn scan(
@@ -279,7 +290,8 @@ impl ViewRead for RocksViews {
             return Ok(());
         }
         let options = read_options(&keys);
-        walk(self.db.raw_iterator_cf_opt(self.family(view), options), direction, visit)
+        let entries = self.db.raw_iterator_cf_opt(self.family(view), options);
+        walk(entries, direction, visit).map_err(|source| self.watch.failed("read", source))
     }
 }
 
@@ -291,7 +303,8 @@ struct RocksSnapshot<'a> {
 impl ViewRead for RocksSnapshot<'_> {
     fn get(&self, view: View, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
         let family = self.views.family(view);
-        self.snapshot.get_cf(family, key).map_err(|source| failed("read", source))
+        let value = self.snapshot.get_cf(family, key);
+        value.map_err(|source| self.views.watch.failed("read", source))
     }
 
     fn scan(
@@ -305,7 +318,8 @@ impl ViewRead for RocksSnapshot<'_> {
             return Ok(());
         }
         let family = self.views.family(view);
-        walk(self.snapshot.raw_iterator_cf_opt(family, read_options(&keys)), direction, visit)
+        let entries = self.snapshot.raw_iterator_cf_opt(family, read_options(&keys));
+        walk(entries, direction, visit).map_err(|source| self.views.watch.failed("read", source))
     }
 }
 
@@ -321,11 +335,11 @@ impl ViewStore for RocksViews {
                 Op::DeleteRange(view, from, to) => writes.delete_range_cf(family(view), from, to),
             }
         }
-        self.db.write_opt(writes, &self.write).map_err(|source| not_written("write", source))
+        self.db.write_opt(writes, &self.write).map_err(|source| self.not_written("write", source))
     }
 
     fn flush(&self) -> Result<(), ViewError> {
-        self.flush_all().map_err(|source| not_written("flush", source))
+        self.flush_all().map_err(|source| self.not_written("flush", source))
     }
 
     fn snapshot(&self) -> Snapshot<'_> {
@@ -333,7 +347,11 @@ impl ViewStore for RocksViews {
     }
 
     fn clear(&self) -> Result<(), ViewError> {
-        self.clear_all().map_err(|source| failed("clear", source))
+        self.clear_all().map_err(|source| self.watch.failed("clear", source))
+    }
+
+    fn take_damage(&self) -> Vec<ViewDamage> {
+        self.watch.take()
     }
 
     fn note_log_start(&self, position: PhysicalOffset) {

@@ -4,3 +4,4 @@
 mod keys;
 mod records;
 mod scene;
+mod views;
