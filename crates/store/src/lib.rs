@@ -24,6 +24,7 @@ mod read;
 mod recover;
 pub mod retention;
 mod ring;
+mod scrub;
 mod space;
 pub mod state;
 mod store;
@@ -45,6 +46,7 @@ pub use errors::{
 pub use log::Shortage;
 pub use offsets::OffsetCommit;
 pub use options::{Flush, Now, Retention, RoomOptions, StoreOptions};
+pub use scrub::{ScrubError, ScrubStatus};
 pub use space::RoomError;
 pub use store::Store;
 pub use tables::image_entries;

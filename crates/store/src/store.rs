@@ -32,6 +32,7 @@ use crate::{
     recover::{Restored, restore},
     retention::Upkeep,
     ring::Ring,
+    scrub::Scrub,
     tables::Tables,
     timers::{Pending, Timers},
     topics::{DataVersion, Topic},
@@ -62,6 +63,7 @@ pub struct Store {
     pub(crate) applied: AtomicU64,
     pub(crate) damage: Mutex<DamageList>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) scrub: Scrub,
     applying: Mutex<Applying>,
     lock: Mutex<Option<File>>,
 }
@@ -136,6 +138,7 @@ impl Store {
         let end = log.sync().map_err(SyncError::from)?;
         let Restored { tables, from, rebuilt } =
             restore(&*views, &log, applied, found.newest_image)?;
+        let scrub = Scrub::open(&options.dir, Arc::clone(&files), log.clone());
         let upkeep = Upkeep::open(&options, files, &log, from, found.newest_image, now)
             .map_err(OpenError::Upkeep)?;
         let counters = tables.counters();
@@ -150,6 +153,7 @@ impl Store {
             applied: AtomicU64::new(from.0),
             damage: Mutex::default(),
             upkeep,
+            scrub,
             applying: Mutex::new(Applying {
                 applier: Applier::new(counters),
                 records: 0,
@@ -432,6 +436,7 @@ impl Store {
             damage: damage.newest().to_vec(),
             damaged_records: damage.records(),
             damaged_files: damage.files(),
+            scrub: self.scrub.status(),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use gantry_model::{PhysicalOffset, QueueOffset};
 
-use crate::damage::Damage;
+use crate::{damage::Damage, scrub::ScrubStatus};
 
 /// Position at which an append is durable as promised, once it is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,4 +155,6 @@ pub struct StoreStatus {
     pub damaged_records: u64,
     /// Number of damaged files of views and key index met since opening.
     pub damaged_files: u64,
+    /// How the scrub goes.
+    pub scrub: ScrubStatus,
 }

@@ -20,7 +20,7 @@ use crate::log::files::{Files, LogFile};
 
 const MAGIC: [u8; 4] = *b"GKEY";
 const VERSION: u32 = 1;
-const BLOCK_BYTES: usize = 4096;
+pub(super) const BLOCK_BYTES: usize = 4096;
 const BLOCK_ENTRIES: usize = 255;
 const ENTRY_BYTES: usize = 16;
 const HEADER_USED_BYTES: usize = 32;
@@ -160,6 +160,23 @@ impl KeyFile {
             && blocks.checked_add(1).and_then(|b| b.checked_mul(BLOCK_BYTES as u64)) == Some(bytes);
         let Range { start: from, end: to } = range;
         Ok(is_whole.then(|| Self { path: path.to_owned(), file, from, to, entries }))
+    }
+
+    /// Whether blocks can be read as they were written, and the header if the first of them is there.
+    pub(super) fn holds(&self, blocks: Range<u64>) -> Result<bool, KeyError> {
+        if blocks.start == 0 {
+            let mut found = [0; BLOCK_BYTES];
+            let read = self.file.read_at(&mut found, 0).map_err(at(&self.path, "read"))?;
+            if read < BLOCK_BYTES || found != header(&self.range(), self.entries) {
+                return Ok(false);
+            }
+        }
+        for index in blocks.start..blocks.end.min(self.blocks()) {
+            if self.block(index)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(crate) fn range(&self) -> Range<u64> {

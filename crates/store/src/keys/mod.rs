@@ -17,8 +17,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::log::files::Files;
 
+use file::{BLOCK_BYTES, file_name, write_file};
 pub(crate) use file::{KeyFile, range_of_name};
-use file::{file_name, write_file};
 
 /// Bytes of log whose entries one file holds.
 const FILE_LOG_BYTES: u64 = 64 * 1024 * 1024;
@@ -32,6 +32,15 @@ pub struct KeyEntry {
     pub hash: u64,
     /// Where the record is.
     pub position: PhysicalOffset,
+}
+
+/// A place in the files of the index.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyPlace {
+    /// In the file that covers it; where a file begins, in that file from its begin on.
+    pub position: PhysicalOffset,
+    /// Block of that file.
+    pub block: u64,
 }
 
 /// Why the key index could not do something. It stays usable.
@@ -242,6 +251,25 @@ impl KeyIndex {
         }
         self.broken.lock().push(self.dir.join(file_name(&file.range())));
         self.remove(file)
+    }
+
+    /// Checks about `bytes_max` bytes of files from `place` on, and says where to go on; `None`: nowhere. A file that is
+    /// broken is given up.
+    pub fn check(&self, place: KeyPlace, bytes_max: u64) -> Result<Option<KeyPlace>, KeyError> {
+        let files = self.state.read().files.clone();
+        let at = files.partition_point(|file| file.range().end <= place.position.0);
+        let Some(file) = files.get(at) else { return Ok(None) };
+        let from = if file.range().start < place.position.0 { place.block } else { 0 };
+        let to = from + (bytes_max / BLOCK_BYTES as u64).max(1);
+        if !file.holds(from..to)? {
+            self.give_up(file)?;
+        } else if to < file.blocks() {
+            return Ok(Some(KeyPlace {
+                position: PhysicalOffset(file.range().start + 1),
+                block: to,
+            }));
+        }
+        Ok(Some(KeyPlace { position: PhysicalOffset(file.range().end), block: 0 }))
     }
 
     /// Forgets what lies wholly before the log's start.

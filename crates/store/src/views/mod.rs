@@ -150,6 +150,16 @@ pub trait ViewStore: ViewRead + Send + Sync {
     /// Empties every view, for a rebuild from the log.
     fn clear(&self) -> Result<(), ViewError>;
 
+    /// Scans as [`ViewRead::scan`] does, and keeps nothing of it in memory: for reading everything once.
+    fn scan_once(
+        &self,
+        view: View,
+        keys: Range<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ViewError> {
+        self.scan(view, keys, Direction::Forward, visit)
+    }
+
     /// Damage that was found since the last call.
     fn take_damage(&self) -> Vec<ViewDamage> {
         Vec::new()

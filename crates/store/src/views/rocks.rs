@@ -350,6 +350,19 @@ impl ViewStore for RocksViews {
         self.clear_all().map_err(|source| self.watch.failed("clear", source))
     }
 
+    fn scan_once(
+        &self,
+        view: View,
+        keys: Range<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ViewError> {
+        let mut options = read_options(&keys);
+        options.fill_cache(false);
+        let entries = self.db.raw_iterator_cf_opt(self.family(view), options);
+        let outcome = walk(entries, Direction::Forward, visit);
+        outcome.map_err(|source| self.watch.failed("read", source))
+    }
+
     fn take_damage(&self) -> Vec<ViewDamage> {
         self.watch.take()
     }

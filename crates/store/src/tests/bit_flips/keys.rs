@@ -5,8 +5,7 @@ use super::scene::{Scene, Views};
 #[test]
 fn flip_in_a_key_file_is_reported_and_the_log_answers_in_its_place() {
     let scene = Scene::with(&[&["a", "b", "c"], &["d"]]);
-    let paths = scene.disk.paths();
-    let path = paths.iter().find(|path| path.extension().is_some_and(|e| e == "keys")).unwrap();
+    let path = &scene.key_file();
     let header = (0..36).map(|at| (at, true));
     // Hashes and positions of 12 entries, unused places, the number of entries and the checksum of the one block.
     let entries = (4096..4096 + 12 * 16).map(|at| (at, true));

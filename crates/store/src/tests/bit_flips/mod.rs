@@ -4,4 +4,5 @@
 mod keys;
 mod records;
 mod scene;
+mod scrub;
 mod views;

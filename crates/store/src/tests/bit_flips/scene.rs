@@ -85,13 +85,27 @@ impl Scene {
     pub(super) fn flipped_file(&self, path: &Path, at: usize, bit: u32, views: Views) -> Flipped {
         let disk = self.disk.copy();
         disk.damage(path, |bytes| bytes[at] ^= 1 << bit);
+        self.open_on(disk, views)
+    }
+
+    /// Opens a copy as it is.
+    pub(super) fn open(&self, views: Views) -> Flipped {
+        self.open_on(self.disk.copy(), views)
+    }
+
+    /// Opens the store on another disk.
+    pub(super) fn open_on(&self, disk: MemoryFiles, views: Views) -> Flipped {
         let views = match views {
             Views::Kept => self.views.settled(),
             Views::Lost => MemoryViews::new(),
         };
-        let opened = Store::open_on(options(), Arc::new(views), Arc::new(disk), now());
-        let (store, report) = opened.unwrap_or_else(|e| panic!("byte {at}, bit {bit}: {e:?}"));
-        Flipped { store, report }
+        Flipped::on(disk, Arc::new(views))
+    }
+
+    /// The one file of the key index.
+    pub(super) fn key_file(&self) -> PathBuf {
+        let mut paths = self.disk.paths().into_iter();
+        paths.find(|path| path.extension().is_some_and(|extension| extension == "keys")).unwrap()
     }
 
     /// Places of all records of the log's own on a topic.
@@ -129,11 +143,26 @@ fn place(at: u64) -> (PathBuf, usize) {
 
 /// A store that is open over a flipped bit.
 pub(super) struct Flipped {
+    pub(super) disk: MemoryFiles,
+    views: Arc<MemoryViews>,
     pub(super) store: Arc<Store>,
     pub(super) report: OpenReport,
 }
 
 impl Flipped {
+    fn on(disk: MemoryFiles, views: Arc<MemoryViews>) -> Self {
+        let files = Arc::new(disk.clone());
+        let (store, report) = Store::open_on(options(), views.clone(), files, now()).unwrap();
+        Self { disk, views, store, report }
+    }
+
+    /// The process stops, and another one opens the store.
+    pub(super) fn reopened(self) -> Self {
+        let Self { disk, views, store, .. } = self;
+        drop(store);
+        Self::on(disk, views)
+    }
+
     /// Bodies of every message that a consumer gets who asks again and again where the answer says.
     pub(super) fn read_all(&self) -> Vec<String> {
         let topic =

@@ -24,13 +24,13 @@ fn now() -> Now {
 }
 
 /// A store that was closed, and what its views held.
-struct Closed {
+pub(super) struct Closed {
     dir: TempDir,
-    dump: Vec<String>,
+    pub(super) dump: Vec<String>,
 }
 
 impl Closed {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(options(dir.path()), now()).unwrap();
         for name in ["orders", "other"] {
@@ -63,10 +63,15 @@ impl Closed {
     }
 
     /// Names of the tables.
-    fn tables(&self) -> Vec<String> {
+    pub(super) fn tables(&self) -> Vec<String> {
         let tables: Vec<_> = self.files().into_iter().filter(|file| is_table(file)).collect();
         assert!(tables.len() > 1, "{tables:?}");
         tables
+    }
+
+    /// The one of the queues' entries, of which nothing is read at a start.
+    pub(super) fn largest_table(&self) -> String {
+        self.tables().into_iter().max_by_key(|file| self.len(file)).unwrap()
     }
 
     /// The file whose name begins so.
@@ -75,7 +80,7 @@ impl Closed {
         found.unwrap_or_else(|| panic!("{prefix} is there"))
     }
 
-    fn copy(&self) -> Copied {
+    pub(super) fn copy(&self) -> Copied {
         let dir = tempfile::tempdir().unwrap();
         copy_tree(self.dir.path(), dir.path());
         Copied { dir, store: None }
@@ -84,7 +89,7 @@ impl Closed {
     /// A copy in which one bit of one file of the views is another.
     fn flipped(&self, file: &str, at: usize) -> Copied {
         let copied = self.copy();
-        flip(&copied.dir.path().join("views").join(file), at);
+        copied.flip(file, at);
         copied
     }
 }
@@ -93,26 +98,28 @@ fn is_table(file: &str) -> bool {
     Path::new(file).extension().is_some_and(|extension| extension == "sst")
 }
 
-fn flip(path: &Path, at: usize) {
-    let mut bytes = fs::read(path).unwrap();
-    bytes[at] ^= 1 << (at % 8);
-    fs::write(path, bytes).unwrap();
-}
-
-struct Copied {
+pub(super) struct Copied {
     dir: TempDir,
-    store: Option<Arc<Store>>,
+    pub(super) store: Option<Arc<Store>>,
 }
 
 impl Copied {
-    fn open(&mut self) -> OpenReport {
+    /// One bit of one file of the views becomes another.
+    pub(super) fn flip(&self, file: &str, at: usize) {
+        let path = self.dir.path().join("views").join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(path, bytes).unwrap();
+    }
+
+    pub(super) fn open(&mut self) -> OpenReport {
         self.store = None;
         let (store, report) = Store::open(options(self.dir.path()), now()).unwrap();
         self.store = Some(store);
         report
     }
 
-    fn store(&self) -> &Store {
+    pub(super) fn store(&self) -> &Store {
         self.store.as_ref().unwrap()
     }
 
@@ -122,7 +129,7 @@ impl Copied {
         self.store = None;
     }
 
-    fn entries(&self) -> Result<Vec<String>, ViewError> {
+    pub(super) fn entries(&self) -> Result<Vec<String>, ViewError> {
         self.store().sync().unwrap();
         while self.store().apply_views(1_000)? > 0 {}
         dump(&*self.store().views)
@@ -206,9 +213,9 @@ fn flip_under_an_open_store_fails_what_reads_it_and_nothing_else_until_the_next_
     let closed = Closed::new();
     let mut copied = closed.copy();
     copied.open();
-    let largest = closed.tables().into_iter().max_by_key(|file| closed.len(file)).unwrap();
+    let largest = closed.largest_table();
     let path = copied.dir.path().join("views").join(&largest);
-    flip(&path, 8);
+    copied.flip(&largest, 8);
     let topic = copied.store().topic("orders").unwrap();
     let read = |queue, from| {
         let (from, mut out) = (QueueOffset(from), BytesMut::new());
