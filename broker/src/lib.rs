@@ -9,6 +9,7 @@ mod metrics;
 mod registration;
 mod remoting;
 mod resolve;
+mod scrub;
 pub mod services;
 mod upkeep;
 

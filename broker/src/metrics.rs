@@ -113,10 +113,13 @@ impl Metrics {
             ),
             ("gantry_storage_stopped", f64::from(self.services.store.stopped().is_some())),
             ("gantry_storage_damaged_files", status.damaged_files as f64),
+            ("gantry_scrub_last_pass_timestamp_seconds", status.scrub.last_pass_ms as f64 / 1e3),
+            ("gantry_scrub_position_bytes", status.scrub.position.0 as f64),
         ];
         for (name, value) in values {
             gauge!(name, labels.clone()).set(value);
         }
+        counter!("gantry_scrubbed_bytes_total", self.common()).absolute(status.scrub.bytes);
         gauge!("rocketmq_topic_number", self.common()).set(status.topics as f64);
         gauge!("rocketmq_consumer_group_number", self.common()).set(status.groups as f64);
         let writable = self.services.lifecycle.ready().is_ok() && status.shortage.is_none();

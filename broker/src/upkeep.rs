@@ -47,6 +47,7 @@ pub(crate) struct Upkeep {
 struct Stop {
     flag: AtomicBool,
     tick: Signal,
+    scrub: Signal,
 }
 
 impl Stop {
@@ -63,12 +64,13 @@ impl Upkeep {
     pub(crate) fn start(services: &Arc<Services>) -> io::Result<Self> {
         let stop = Arc::new(Stop::default());
         let mut upkeep = Self { services: Arc::clone(services), stop, threads: Vec::new() };
-        let bodies: [(&str, Body); 5] = [
+        let bodies: [(&str, Body); 6] = [
             ("gantry-commit", |services, _| services.commits.run()),
             ("gantry-flush", flush),
             ("gantry-views", apply),
             ("gantry-timers", |services, _| services.timers.run()),
             ("gantry-upkeep", tend),
+            ("gantry-scrub", scrub),
         ];
         for (name, body) in bodies {
             match upkeep.spawn(name, body) {
@@ -93,6 +95,7 @@ impl Upkeep {
         stop.flag.store(true, Ordering::Release);
         services.timer_signal.stop();
         stop.tick.notify();
+        stop.scrub.notify();
         services.flush_due.notify();
         services.synced.notify();
         services.commits.stop();
@@ -200,11 +203,20 @@ impl ViewFailure {
     }
 }
 
-fn tend(services: &Services, stop: &Stop) {
-    // On Linux a priority is a thread's own.
+/// Lowers the priority of the thread that calls it: on Linux a priority is a thread's own.
+fn be_nice() {
     if let Err(error) = rustix::process::nice(UPKEEP_NICE) {
         tracing::debug!(%error, "upkeep runs at full priority");
     }
+}
+
+fn scrub(services: &Services, stop: &Stop) {
+    be_nice();
+    crate::scrub::run(services, &|| stop.is_set(), &stop.scrub);
+}
+
+fn tend(services: &Services, stop: &Stop) {
+    be_nice();
     let mut ticks = 0u32;
     let mut newest_segment = services.store.newest_segment();
     let mut room = Room::default();

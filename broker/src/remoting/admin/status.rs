@@ -220,13 +220,18 @@ fn log(table: &mut Table, services: &Services, store: &StoreStatus, figured: &Fi
     table.put("earliestMessageTimeStamp", oldest_ms);
 }
 
-/// Not RocketMQ's: damaged places found since the start, and the newest of them.
+/// Not RocketMQ's: damaged places found since the start, the newest of them, and how the scrub goes.
 fn damage(table: &mut Table, store: &StoreStatus) {
     table.put("damagedRecords", store.damaged_records);
     table.put("damagedFiles", store.damaged_files);
     let newest = store.damage.iter().rev().take(DAMAGE_SHOWN_MAX);
     let newest: Vec<_> = newest.map(ToString::to_string).collect();
     table.put("damageNewest", newest.join("; "));
+    let scrub = &store.scrub;
+    table.put("scrubRunning", scrub.is_running);
+    table.put("scrubPosition", scrub.position.0);
+    table.put("scrubBytes", scrub.bytes);
+    table.put("scrubLastPassTimestamp", scrub.last_pass_ms);
 }
 
 /// Requests are handled as they are read; only reads of old messages and look-ups wait for a turn.

@@ -117,6 +117,11 @@ settings! {
         /// Most connections at a time, of both remoting ports together, and as many of the gRPC port.
         /// Default 20000, range 1 to 1000000.
         pub connections_max: u32 = 20_000,
+        /// Bytes a second that a scrub reads, which looks for damage in log, key index and views.
+        /// Default 8Mi, 0 for no scrub, range 0 to 4Gi.
+        pub scrub_rate: Bytes = Bytes::mib(8),
+        /// Time from the begin of one scrub to the next one's. Default 24h, range 1m to 365d.
+        pub scrub_interval: Duration = Duration::from_hours(24),
         /// Longest time that a stopping broker serves open connections. Default 500ms, range 0s to 10m.
         pub drain: Duration = Duration::from_millis(500),
     }
@@ -219,6 +224,8 @@ impl BrokerSettings {
         check_range("retention", self.retention, seconds(60)..=century)?;
         let month = Duration::from_hours(30 * 24);
         check_range("timer_delay_max", self.timer_delay_max, seconds(1)..=month)?;
+        let year = Duration::from_hours(365 * 24);
+        check_range("scrub_interval", self.scrub_interval, seconds(60)..=year)?;
         check_range("drain", self.drain, seconds(0)..=seconds(600))
     }
 
@@ -240,6 +247,7 @@ impl BrokerSettings {
         set("view_cache_size", self.view_cache_size, VIEW_CACHE_RANGE)?;
         set("view_write_size", self.view_write_size, VIEW_WRITE_RANGE)?;
         set("connection_memory", self.connection_memory, CONNECTION_RANGE)?;
+        check_range("scrub_rate", self.scrub_rate, kib(0)..=gib(4))?;
         check_range("young_size", self.young_size, kib(0)..=any)?;
         check_range("body_size_max", self.body_size_max, kib(1)..=mib(15))?;
         check_range("cold_read_distance", self.cold_read_distance, mib(1)..=any)
