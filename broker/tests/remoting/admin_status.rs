@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use gantry_model::settings::Bytes;
 use gantry_remoting::{Command, RequestCode as Code, client::Channel};
 use serde_json::Value;
 
@@ -213,5 +214,38 @@ async fn upkeep_may_be_asked_for() {
     for asked in asked {
         assert_eq!(code(&channel, Command::request(asked)).await, 0, "{asked}");
     }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn damaged_record_is_found_by_the_scrub_shown_and_passed_over_by_a_pull() {
+    let world = World::start_with(|settings| settings.scrub_rate = Bytes::kib(0)).await;
+    let channel = world.connect().await;
+    for body in ["first", "damaged", "last"] {
+        put(&channel, &[], body).await;
+    }
+    let dir = world.stop().await;
+    let log = dir.path().join("log").join(format!("{:020}", 0));
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.windows(7).position(|window| window == b"damaged").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+
+    // The first pass begins at the start.
+    let world = World::start_in(dir, |_| {}).await;
+    let channel = world.connect().await;
+    let found = until(async || {
+        let state = state(&channel).await;
+        (state["scrubRunning"] == "false" && number(&state, "scrubBytes") > 0).then_some(state)
+    })
+    .await;
+    assert_eq!((number(&found, "damagedRecords"), number(&found, "damagedFiles")), (1, 0));
+    let newest = &found["damageNewest"];
+    assert!(newest.contains(&log.display().to_string()), "{newest}");
+
+    let answer = call(&channel, pull("readers", "orders", 0, "*")).await;
+    assert_eq!(bodies(&answer), ["first", "last"]);
+    assert_eq!(field(&answer, "nextBeginOffset"), "3");
+    assert_eq!(number(&state(&channel).await, "damagedRecords"), 1, "counted once");
     world.stop().await;
 }
