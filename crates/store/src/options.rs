@@ -2,7 +2,7 @@
 //! Invariant: plain data; every bound has a default that fits a small container.
 //! Leaves reading of settings to the broker.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 pub use crate::log::RoomOptions;
 
@@ -54,6 +54,9 @@ pub struct StoreOptions {
     pub retention: Retention,
     /// How much room the log may take, and keeps for state. Default no limit and no reserve.
     pub room: RoomOptions,
+    /// Wait between two steps of 64 MiB in which the file of an expired segment is given back, so that syncs come
+    /// between them. Default 50 ms.
+    pub unlink_pause: Duration,
     /// Bytes of entries that wait for the views. Default 64 MiB, enough for about 800,000 messages.
     pub ring_bytes_max: usize,
     /// A queue whose first record is within so many bytes of the log's end is young. Default 1 GiB.
@@ -78,6 +81,7 @@ impl StoreOptions {
             dirty_bytes_max: 4 << 20,
             retention: Retention::default(),
             room: RoomOptions::default(),
+            unlink_pause: Duration::from_millis(50),
             ring_bytes_max: 64 << 20,
             young_bytes: 1 << 30,
             log_block_bytes: 16 << 20,

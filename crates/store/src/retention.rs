@@ -389,7 +389,7 @@ impl Store {
         let mut segments = 0;
         // Nobody who appends waits for the disk to free the files.
         while let Some(unlink) = self.next_unlink() {
-            let outcome = unlink.run()?;
+            let outcome = unlink.run(self.options.unlink_pause)?;
             self.tail.lock().writer.unlinked(&unlink, outcome);
             segments += 1;
         }

@@ -7,6 +7,8 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use gantry_model::PhysicalOffset;
@@ -17,7 +19,8 @@ use super::{
     segment::{Segment, free_path},
 };
 
-/// Bytes that are given back at once: a file system that frees a GiB in one step lets every sync wait for it.
+/// Bytes that are given back at once: a file system that frees a GiB in one step, or step upon step without a pause,
+/// lets every sync wait for it.
 const STEP_BYTES: u64 = 64 * 1024 * 1024;
 
 /// One file to let go of.
@@ -45,13 +48,13 @@ impl std::fmt::Debug for Unlink {
 }
 
 impl Unlink {
-    /// Does it. After an error the next try goes on where this one ended.
-    pub fn run(&self) -> Result<Unlinked, UnlinkError> {
+    /// Does it, with a pause between two steps of a large file. After an error the next try goes on where this one ended.
+    pub fn run(&self, pause: Duration) -> Result<Unlinked, UnlinkError> {
         let path = &self.segment.path;
-        self.try_run().map_err(|source| UnlinkError { path: path.clone(), source })
+        self.try_run(pause).map_err(|source| UnlinkError { path: path.clone(), source })
     }
 
-    fn try_run(&self) -> io::Result<Unlinked> {
+    fn try_run(&self, pause: Duration) -> io::Result<Unlinked> {
         let shared = &self.log.0;
         match shared.files.rename(&self.segment.path, &self.free) {
             // An earlier try came further.
@@ -64,18 +67,19 @@ impl Unlink {
             return Ok(Unlinked::Kept);
         }
         // Cut before it is removed: whoever still reads has it open, and the last one to close it would free all of it.
-        shrink(&*self.segment.file, STEP_BYTES)?;
+        shrink(&*self.segment.file, STEP_BYTES, pause)?;
         remove(&*shared.files, &self.free)?;
         Ok(Unlinked::Gone)
     }
 }
 
 /// Cuts a file step by step, down to one step.
-fn shrink(file: &dyn LogFile, step_bytes: u64) -> io::Result<()> {
+fn shrink(file: &dyn LogFile, step_bytes: u64, pause: Duration) -> io::Result<()> {
     let mut bytes = file.len()?;
     while bytes > step_bytes {
         bytes -= step_bytes;
         file.set_len(bytes)?;
+        thread::sleep(pause);
     }
     Ok(())
 }
@@ -124,7 +128,7 @@ impl LogWriter {
         self.give_up_before(position);
         let mut gone = 0;
         while let Some(unlink) = self.next_unlink() {
-            let outcome = unlink.run()?;
+            let outcome = unlink.run(Duration::ZERO)?;
             self.unlinked(&unlink, outcome);
             gone += 1;
         }
@@ -142,7 +146,7 @@ mod tests {
         let disk = MemoryFiles::new();
         let file = disk.create(Path::new("/segment")).unwrap();
         file.allocate(1_000).unwrap();
-        shrink(&*file, 300).unwrap();
+        shrink(&*file, 300, Duration::ZERO).unwrap();
         let asked = disk.asked();
         let lengths: Vec<u64> = asked
             .iter()
