@@ -19,6 +19,7 @@ Exit codes:
   3  the topic, group, broker or message does not exist
   4  no server answers
   5  fewer messages than asked for
+  6  the store is damaged
   7  the store cannot be read";
 
 /// Why a command did not do what it should.
@@ -29,6 +30,7 @@ pub(crate) enum Exit {
     NotFound = 3,
     Unreachable = 4,
     Incomplete = 5,
+    Damaged = 6,
     Unreadable = 7,
 }
 
@@ -54,6 +56,11 @@ impl Failure {
     /// Something named does not exist.
     pub(crate) fn not_found(text: impl Into<String>) -> anyhow::Error {
         Self { exit: Exit::NotFound, text: text.into() }.into()
+    }
+
+    /// A store is not what it should be.
+    pub(crate) fn damaged(text: impl Into<String>) -> anyhow::Error {
+        Self { exit: Exit::Damaged, text: text.into() }.into()
     }
 
     /// Fewer messages came than were asked for.

@@ -4,6 +4,7 @@
 
 mod dump;
 mod line;
+mod verify;
 
 use std::{fmt::Write, path::PathBuf};
 
@@ -19,6 +20,8 @@ use crate::{
 pub(crate) enum StoreCommand {
     /// Show what the folder is and holds: format, segments, topics, views, key index.
     Inspect(FolderArgs),
+    /// Check everything: records, segments, images, views, key index.
+    Verify(FolderArgs),
     /// Print the records of the log, one a line.
     Dump(dump::DumpArgs),
 }
@@ -35,6 +38,7 @@ pub(crate) fn run(command: StoreCommand, context: &Context) -> anyhow::Result<()
         StoreCommand::Inspect(args) => {
             context.format.print(&StoreReader::open(&args.dir)?.summary()?, summary_table)
         }
+        StoreCommand::Verify(args) => verify::run(&args, context),
         StoreCommand::Dump(args) => dump::run(&args, context),
     }
 }

@@ -1,4 +1,6 @@
-//! Looking into the folder of a store that runs.
+//! Looking into the folder of a store, and checking it, while its server runs and when it has stopped.
+
+use std::os::unix::fs::FileExt as _;
 
 use serde_json::Value;
 
@@ -64,10 +66,43 @@ fn records_of_a_running_server_are_dumped_one_a_line() {
 }
 
 #[test]
+fn store_of_a_running_and_of_a_stopped_server_is_found_whole() {
+    let mut world = world_with_messages();
+    let live = world.json(&["store", "verify", world.dir()]);
+    assert_eq!((&live["is_live"], &live["findings_total"]), (&true.into(), &0.into()), "{live}");
+    assert_eq!(live["messages"], 2);
+    world.stop();
+    let stopped = world.json(&["store", "verify", world.dir()]);
+    assert_eq!((&stopped["is_live"], &stopped["findings_total"]), (&false.into(), &0.into()));
+    assert_eq!((&stopped["queue_entries"], &stopped["keys"]), (&2.into(), &4.into()), "{stopped}");
+    let table = world.table(&["store", "verify", world.dir()]);
+    assert!(table.ends_with("nothing is wrong\n"), "{table}");
+}
+
+#[test]
+fn damaged_store_ends_with_6_and_names_file_and_byte() {
+    let mut world = world_with_messages();
+    world.stop();
+    let dump = ["store", "dump", world.dir(), "--topic", "orders", "--limit", "1"];
+    let at = lines(&world, &dump)[0]["position"].as_u64().unwrap();
+    let segment = format!("{}/broker/log/00000000000000000000", world.dir());
+    let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+    file.write_all_at(b"#", at + 90).unwrap();
+    let ended = world.run(&["store", "verify", world.dir(), "--output", "json"]);
+    assert_eq!(ended.code, 6, "{ended:?}");
+    assert!(ended.err.contains("is damaged, 1 finding"), "{}", ended.err);
+    let verdict: Value = serde_json::from_str(&ended.out).unwrap();
+    let finding = &verdict["findings"][0];
+    assert_eq!((&finding["part"], &finding["file_offset"]), (&"log".into(), &at.into()));
+    let table = world.run(&["store", "verify", world.dir()]).out;
+    assert!(table.contains(&format!("log   {at}")) && table.contains("1 finding"), "{table}");
+}
+
+#[test]
 fn folder_without_a_store_ends_with_7_and_says_what_it_looked_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
-    for command in ["inspect", "dump"] {
+    for command in ["inspect", "verify", "dump"] {
         let ended = run(&mut gantry(&["store", command, path]));
         assert_eq!((ended.code, &*ended.out), (7, ""), "{ended:?}");
         assert!(ended.err.contains("it has no folder `log`"), "{}", ended.err);

@@ -78,6 +78,15 @@ impl World {
     }
 }
 
+impl World {
+    /// Ends the server as a terminal does, and waits until it has ended.
+    pub(crate) fn stop(&mut self) {
+        let kill = format!("kill -TERM {}", self.process.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         // It fails only when the process has ended by itself.

@@ -5,6 +5,7 @@
 mod kind;
 mod model;
 mod summary;
+mod verify;
 
 use std::{
     fs::{File, TryLockError},
@@ -21,6 +22,7 @@ pub use kind::{ImagePart, ImagePiece, Kind};
 pub use summary::{
     ClientState, KeyFileSummary, SegmentSummary, StateFrom, Summary, TopicSummary, ViewsSummary,
 };
+pub use verify::{Finding, Part, Tell, Verdict};
 
 use crate::{
     image::ImageError,

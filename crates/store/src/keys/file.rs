@@ -20,7 +20,8 @@ use crate::log::files::{Files, LogFile};
 
 const MAGIC: [u8; 4] = *b"GKEY";
 const VERSION: u32 = 1;
-pub(super) const BLOCK_BYTES: usize = 4096;
+/// Bytes of the header, and of each block.
+pub(crate) const BLOCK_BYTES: usize = 4096;
 const BLOCK_ENTRIES: usize = 255;
 const ENTRY_BYTES: usize = 16;
 const HEADER_USED_BYTES: usize = 32;

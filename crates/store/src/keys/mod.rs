@@ -17,8 +17,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::log::files::Files;
 
-use file::{BLOCK_BYTES, file_name, write_file};
-pub(crate) use file::{KeyFile, range_of_name};
+pub(crate) use file::{BLOCK_BYTES, KeyFile, range_of_name};
+use file::{file_name, write_file};
 
 /// Bytes of log whose entries one file holds.
 const FILE_LOG_BYTES: u64 = 64 * 1024 * 1024;

@@ -9,13 +9,14 @@ use gantry_model::PhysicalOffset;
 use gantry_record::RecordView;
 
 use super::{
-    Damage, DamageReason, LogOptions, OpenError, ReadError, RoomOptions, SegmentHeader,
+    Damage, DamageReason, LogOptions, OpenError, RECORD_BYTES_LIMIT, ReadError, RoomOptions, SegmentHeader,
     SegmentInfo, StoreId,
     files::{Files, LogFile, StdFiles, open_for_reading},
     reader::{Step, Walked, Walker},
     recover::{self, Found},
     segment::Segment,
 };
+use crate::planted::verify;
 
 /// A segment may go between the look into the folder and its opening; so often the look begins anew.
 const TRIES: usize = 10;
@@ -183,6 +184,34 @@ impl Survey {
             cursor.align(from)?;
         }
         Ok(cursor)
+    }
+
+    /// Gives the record at `position`, which has `size` bytes, to `visit`; else what is wrong with it.
+    pub(crate) fn read<T>(
+        &self,
+        position: PhysicalOffset,
+        size: u32,
+        visit: impl FnOnce(&RecordView<'_>) -> T,
+    ) -> Result<Result<T, DamageReason>, ReadError> {
+        let holds = |segment: &Segment| (segment.base..segment.end()).contains(&position.0);
+        let Some(found) = self.segments.iter().find(|found| holds(&found.segment)) else {
+            return Ok(Err(DamageReason::MissingSegment));
+        };
+        let segment = &found.segment;
+        // Checked before memory is taken: the size comes from elsewhere.
+        let left = segment.end().min(self.end.0).saturating_sub(position.0);
+        if u64::from(size) > left.min(RECORD_BYTES_LIMIT) {
+            return Ok(Err(DamageReason::Truncated));
+        }
+        let mut bytes = vec![0; size as usize];
+        let at = position.0 - segment.base;
+        let read = segment.file.read_at(&mut bytes, at).map_err(|source| ReadError::Io {
+            path: segment.path.clone(),
+            position,
+            source,
+        })?;
+        let record = verify(&bytes[..read], position);
+        Ok(record.map(|record| visit(&record)).map_err(DamageReason::from))
     }
 
     /// The file and the byte in it where a position lies; none outside of the segments.

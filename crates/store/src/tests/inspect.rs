@@ -19,14 +19,14 @@ use crate::{
 };
 
 /// Several segments, every kind of state, and what was deleted; closed.
-fn closed_world() -> World {
+pub(super) fn closed_world() -> World {
     let mut world = open_world();
     world.store().close(world.now()).unwrap();
     world.stop();
     world
 }
 
-fn open_world() -> World {
+pub(super) fn open_world() -> World {
     let world = World::new(Kind::Rocks);
     let (topic, gone) = (world.topic("orders", 2), world.topic("gone", 1));
     let config = GroupConfig::new(GroupName::new("billing").unwrap());
@@ -58,7 +58,7 @@ pub(super) fn tree(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     found
 }
 
-fn look(world: &World) -> StoreReader {
+pub(super) fn look(world: &World) -> StoreReader {
     StoreReader::open(world.dir()).unwrap()
 }
 
@@ -92,6 +92,7 @@ fn look_changes_no_byte_and_no_name() {
     let store = look(&world);
     store.summary().unwrap();
     kinds(&store);
+    store.verify(&mut |_, _| {}).unwrap();
     drop(store);
     let after = tree(world.dir());
     assert!(before == after, "{:?} became {:?}", before.keys(), after.keys());

@@ -22,4 +22,5 @@ mod recovery;
 mod retention;
 mod timers;
 mod topics;
+mod verify;
 mod world;

@@ -8,7 +8,7 @@ use crate::ReadStatus;
 const HOUR_MS: u64 = 3_600_000;
 
 /// A world whose queue 0 has lost its first messages, with state that was made before the log's start.
-fn forgetful(kind: super::world::Kind) -> World {
+pub(super) fn forgetful(kind: super::world::Kind) -> World {
     let mut world = World::with(kind, |options| options.retention.age_ms = HOUR_MS);
     let topic = world.topic("orders", 2);
     world.send(&topic, 1, "idle");
@@ -34,7 +34,7 @@ fn hide_message_of_short(world: &mut World) {
     assert_eq!(world.store().hide_expired(world.now()).unwrap(), 1);
 }
 
-fn forget(world: &World) {
+pub(super) fn forget(world: &World) {
     for _ in 0..5 {
         world.store().maintain(world.now()).unwrap();
         world.settle();
