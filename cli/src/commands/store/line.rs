@@ -171,7 +171,7 @@ impl fmt::Display for Line {
         let kind = field("kind").and_then(Value::as_str).unwrap_or("");
         let (position, size) = (number("position"), number("size"));
         let time = stored_text(number("store_time_ms"));
-        write!(f, "{position:>12} {kind:<8} {size:>8} {time:<24}")?;
+        write!(f, "{position:>12} {kind:<8} {size:>8} {time}")?;
         let others = self.0.iter().filter(|(name, _)| !COLUMNS.contains(name));
         others.clone().try_for_each(|(name, value)| write!(f, " {name}={}", value_text(value)))
     }
