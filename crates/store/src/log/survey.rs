@@ -104,9 +104,11 @@ fn survey_once(dir: &Path, scan_from: PhysicalOffset) -> Result<Survey, OpenErro
         path: dir.to_owned(),
         source,
     })?;
-    let found = recover::find_segments(&options, &files, &names)?;
+    let mut found = recover::find_segments(&options, &files, &names)?;
     let store_id = recover::store_id_of(&found, &options)?;
     let tail = recover::find_tail(&options, &found, store_id)?;
+    // Nothing before them leads there: a start removes them, or a running broker has just begun one.
+    found.retain(|found| found.segment.base < tail.end);
     recover::note_times(&found, &tail);
     let start = found.first().map_or(tail.end, |found| found.segment.base);
     let segments = found.into_iter().map(|found| surveyed(found, tail.end));

@@ -4,15 +4,16 @@
 use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use gantry_model::{PhysicalOffset, QueueId, QueueOffset, TopicId};
+use gantry_model::{PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicId, TopicName};
 use gantry_record::{Draft, RecordView};
 
 use super::{
     inspect::{closed_world, look, open_world},
     retention::{forget, forgetful},
-    world::{Kind, World},
+    world::{Kind, World, push},
 };
 use crate::{
     inspect::{Part, StoreReader, Verdict},
@@ -229,7 +230,10 @@ fn each_entry_of_the_views_that_the_log_does_not_tell_is_found() {
     let key = |offset| layout::queue_key(ORDERS, QueueId(1), QueueOffset(offset));
     let other =
         layout::Entry { position: PhysicalOffset(193), size: 300, tag_hash: 0, store_time_ms: 0 };
-    let cases: [(&str, Change<'_>); 8] = [
+    let cases: [(&str, Change<'_>); 9] = [
+        ("the log's start is 70000, and its records say 0", &|b| {
+            b.put(View::Meta, layout::LOG_START, &70_000_u64.to_be_bytes());
+        }),
         ("the entry of orders/1@5 is missing", &|b| b.delete(View::Queue, &key(5))),
         ("the entry of orders/1@5 is another", &|b| {
             b.put(View::Queue, &key(5), &layout::encode_entry(&other));
@@ -330,4 +334,73 @@ fn progress_reaches_the_end_and_never_goes_beyond() {
     let total = store.log().end().0;
     assert!(told.iter().all(|(done, of)| *of == total && *done <= total), "{told:?}");
     assert_eq!(told.last(), Some(&(total, total)));
+}
+
+#[test]
+fn store_whose_broker_writes_flushes_and_forgets_meanwhile_is_found_whole_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = crate::StoreOptions::new(dir.path());
+    (options.segment_bytes, options.retention.age_ms) = (64 * 1024, 60_000);
+    let start_ms = 1_700_000_000_000;
+    let now = crate::Now { wall_ms: start_ms, monotonic_ms: start_ms };
+    // With its lock, as a broker has it: that is how it is known to be in use.
+    let (store, _) = crate::Store::open(options, now).unwrap();
+    let config = TopicConfig::new(TopicName::new("orders").unwrap(), 2);
+    let topic = store.put_topic(config, now).unwrap().0;
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let body = "x".repeat(1500);
+            for number in 0_u64.. {
+                if is_done.load(Ordering::Acquire) {
+                    return;
+                }
+                let at_ms = start_ms + number * 500;
+                let now = crate::Now { wall_ms: at_ms, monotonic_ms: at_ms };
+                let mut batch = crate::Batch::new();
+                push(&mut batch, &topic, (number % 2) as u32, "", &body);
+                store.append(&mut batch, now).unwrap();
+                if number % 10 == 0 {
+                    store.sync().unwrap();
+                    while store.apply_views(100).unwrap() > 0 {}
+                    store.maintain(now).unwrap();
+                }
+                if number % 50 == 0 {
+                    store.views.flush().unwrap();
+                }
+            }
+        });
+        let mut looks = Looks::default();
+        while !looks.are_enough() && !writer.is_finished() {
+            let verdict = StoreReader::open(dir.path()).unwrap().verify(&mut |_, _| {}).unwrap();
+            if verdict.findings_total > 0 {
+                is_done.store(true, Ordering::Release);
+            }
+            assert_eq!(verdict.findings, [], "{looks:?}");
+            looks.add(&verdict);
+        }
+        is_done.store(true, Ordering::Release);
+        writer.join().unwrap();
+        assert!(looks.are_enough(), "{looks:?}");
+    });
+}
+
+/// What looks at a store in use have come upon.
+#[derive(Debug, Default)]
+struct Looks {
+    count: u32,
+    with_views: u32,
+    after_forgetting: u32,
+}
+
+impl Looks {
+    fn add(&mut self, verdict: &Verdict) {
+        self.count += 1;
+        self.with_views += u32::from(verdict.queue_entries > 0);
+        self.after_forgetting += u32::from(verdict.from.0 > 0);
+    }
+
+    fn are_enough(&self) -> bool {
+        self.count >= 20 && self.with_views >= 5 && self.after_forgetting >= 10
+    }
 }
