@@ -9,8 +9,8 @@ use gantry_model::PhysicalOffset;
 use gantry_record::RecordView;
 
 use super::{
-    Damage, DamageReason, LogOptions, OpenError, RECORD_BYTES_LIMIT, ReadError, RoomOptions, SegmentHeader,
-    SegmentInfo, StoreId,
+    Damage, DamageReason, LogOptions, OpenError, RECORD_BYTES_LIMIT, ReadError, RoomOptions,
+    SegmentHeader, SegmentInfo, StoreId,
     files::{Files, LogFile, StdFiles, open_for_reading},
     reader::{Step, Walked, Walker},
     recover::{self, Found},
