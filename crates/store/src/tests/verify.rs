@@ -322,7 +322,7 @@ fn torn_tail_is_a_note_and_no_damage() {
     overwrite(path, at, &[0, 0, 1, 0, 0xDA, 0xA3, 0x20, 0xA7, 1, 2, 3]);
     drop(store);
     let verdict = check_clean(&world, "with a torn tail");
-    assert!(verdict.notes[0].contains("what was never synced"), "{:?}", verdict.notes);
+    assert!(verdict.notes[0].contains("or of a write that was cut short"), "{:?}", verdict.notes);
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl StoreReader {
         if let Some(reason) = self.log().torn() {
             let end = self.log().end();
             report.note(format!(
-                "behind the end, at {end}, lies what was never synced: {reason}; a start cuts it off"
+                "behind the end, at {end}, are bytes of the file's earlier use, or of a write that was cut short: {reason}"
             ));
         }
         Ok(Verdict {
