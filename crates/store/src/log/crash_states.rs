@@ -54,6 +54,11 @@ impl MemoryFiles {
         let states = pieces.choices(sampling).into_iter().map(|kept| image.keep(&pieces, &kept));
         states.filter(|state| known.insert(state.fingerprint())).map(Self::of).collect()
     }
+
+    /// Tells disks apart of which all is synced: the same for the same files with the same bytes.
+    pub fn fingerprint(&self) -> u64 {
+        self.look(Image::fingerprint)
+    }
 }
 
 /// What of a disk is not synced, cut into what a crash keeps or loses as a whole.
@@ -179,7 +184,7 @@ impl Image {
         Self::synced(names, contents.collect())
     }
 
-    /// Tells disks apart by their names and what is seen under them.
+    /// Tells disks apart by their names and what is durable under them.
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let names: &Names = &self.durable_names;

@@ -256,6 +256,11 @@ impl MemoryFiles {
         self.0.lock().stops.as_ref()?.get(changes).cloned()
     }
 
+    /// What `look` finds in the disk as it is.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Image) -> T) -> T {
+        look(&self.0.lock().image)
+    }
+
     /// A disk that is as `image` says.
     pub(super) fn of(image: Image) -> Self {
         Self(Arc::new(Mutex::new(State { image, ..State::default() })))

@@ -5,7 +5,11 @@ use std::collections::BTreeSet;
 use gantry_model::{GroupConfig, GroupName, QueueId, QueueOffset};
 
 use super::world::{KINDS, Kind, World, commit, kept_entries};
-use crate::{AppendError, log::Walked};
+use crate::{
+    AppendError,
+    image::{self, ImageAt},
+    log::Walked,
+};
 
 const HOUR_MS: u64 = 3_600_000;
 const IDLE_MESSAGES: u64 = 1000;
@@ -177,6 +181,35 @@ fn log_that_is_small_beside_its_image_waits_and_images_stay_a_small_part_of_it()
     assert!(store.log_start().0 > 0 && image_bytes > 0, "{topics:?}");
     // The log keeps what lies behind its newest image: at most one image for each 16 times its size, and the newest.
     assert!(image_bytes < 2 * 2000 * 64, "{image_bytes} bytes of images");
+}
+
+#[test]
+fn next_image_is_begun_once_the_log_has_grown_by_16_times_the_last_one_and_not_before() {
+    const OFFSETS: u64 = 1000;
+    let mut world = World::with(Kind::Memory, |options| options.retention.bytes = Some(0));
+    let idle = world.topic("idle", 1);
+    for n in 0..OFFSETS {
+        let commit = commit(&format!("group-{n}"), &idle, 0, n);
+        world.store().commit_offsets(&[commit], world.now()).unwrap();
+    }
+    let busy = world.topic("busy", 1);
+    let mut images: Vec<ImageAt> = Vec::new();
+    while images.len() < 4 {
+        world.send(&busy, 0, &"x".repeat(2000));
+        world.now_ms += 10;
+        world.settle();
+        if world.store().maintain(world.now()).unwrap().image_written {
+            let begin = world.store().tail.lock().writer.newest_image().unwrap();
+            images.extend(image::at(&world.store().log, begin).unwrap());
+        }
+        assert!(world.store().written().0 < OFFSETS * 100 * 16 * 6, "{images:?}");
+    }
+    for pair in images.windows(2) {
+        let (grown, last) = (pair[1].begin.0 - pair[0].end.0, pair[0].bytes);
+        assert!(last > OFFSETS * 20 && grown >= 16 * last, "{grown} bytes behind {last} of image");
+        // Everything is always too much, so that the next one comes with the next segment.
+        assert!(grown < 16 * last + 2 * world.options.segment_bytes, "{grown} behind {last}");
+    }
 }
 
 #[test]

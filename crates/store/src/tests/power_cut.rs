@@ -4,12 +4,14 @@ use std::{io::ErrorKind, path::PathBuf, sync::Arc};
 
 use gantry_model::{PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicName};
 
+use parking_lot::Mutex;
+
 use super::world::{commit, park, push};
 use crate::{
     Batch, Flush, Now, Store, StoreOptions,
     change::PARK_TOPIC,
     log::memory_files::{MemoryFiles, Operation},
-    views::MemoryViews,
+    views::{MemoryViews, ViewRead as _},
 };
 
 const HOUR_MS: u64 = 3_600_000;
@@ -19,6 +21,7 @@ struct World {
     views: Arc<MemoryViews>,
     store: Arc<Store>,
     now_ms: u64,
+    is_rebuilt: bool,
 }
 
 impl World {
@@ -31,7 +34,7 @@ impl World {
         let now = Now { wall_ms: now_ms, monotonic_ms: now_ms };
         let (store, report) = Store::open_on(options, views.clone(), files, now).unwrap();
         assert_eq!(report.damage, []);
-        Self { disk, views, store, now_ms }
+        Self { disk, views, store, now_ms, is_rebuilt: report.views_rebuilt }
     }
 
     fn now(&self) -> Now {
@@ -165,4 +168,25 @@ fn start_of_the_log_that_readers_were_told_never_goes_back_while_its_files_are_s
             assert!(start >= told, "{spared}: {start:?}, readers were told {told:?}");
         }
     }
+}
+
+#[test]
+fn views_are_flushed_before_readers_are_told_of_a_new_start_and_before_a_segment_goes() {
+    let world = World::aged();
+    let moments = Arc::new(Mutex::new(Vec::new()));
+    let (store, views, noted) =
+        (Arc::downgrade(&world.store), Arc::clone(&world.views), Arc::clone(&moments));
+    world.disk.record();
+    world.disk.watch(move |_| {
+        let start = store.upgrade().map(|store| store.log_start());
+        noted.lock().push((start.unwrap_or_default(), views.after_crash().applied().unwrap()));
+    });
+    let gone = world.store.maintain(world.now()).unwrap().segments_removed;
+    let moments = moments.lock();
+    let told: Vec<_> = moments.iter().filter(|(start, _)| start.0 > 0).collect();
+    // Each segment takes a change of its name and a sync of its folder.
+    assert!(gone > 1 && told.len() as u64 >= 2 * gone, "{moments:?}");
+    assert!(told.iter().all(|(start, flushed)| flushed >= start), "{moments:?}");
+    drop(moments);
+    assert!(!world.cut(1).is_rebuilt);
 }

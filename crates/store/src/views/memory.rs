@@ -49,6 +49,8 @@ pub struct MemoryViews {
     flushed: RwLock<Tables>,
     /// What the next so many writes and flushes fail of.
     fault: Mutex<Option<(usize, io::ErrorKind)>>,
+    #[cfg(test)]
+    watcher: watch::Watcher,
 }
 
 impl MemoryViews {
@@ -143,12 +145,17 @@ impl ViewStore for MemoryViews {
         self.ask("write")?;
         let mut live = self.live.write();
         batch.ops().for_each(|op| live.apply(op));
+        drop(live);
+        #[cfg(test)]
+        self.watcher.tell(self, false);
         Ok(())
     }
 
     fn flush(&self) -> Result<(), ViewError> {
         self.ask("flush")?;
         *self.flushed.write() = self.live.read().clone();
+        #[cfg(test)]
+        self.watcher.tell(self, true);
         Ok(())
     }
 
@@ -170,5 +177,39 @@ impl ViewStore for MemoryViews {
         let live = self.live.read();
         let entries = live.tables.iter().flatten();
         entries.map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+}
+
+#[cfg(test)]
+mod watch {
+    use std::{fmt, sync::OnceLock};
+
+    use super::MemoryViews;
+
+    type Watch = Box<dyn Fn(&MemoryViews, bool) + Send + Sync>;
+
+    /// Who looks on, if anybody does.
+    #[derive(Default)]
+    pub(super) struct Watcher(OnceLock<Watch>);
+
+    impl fmt::Debug for Watcher {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_tuple("Watcher").field(&self.0.get().is_some()).finish()
+        }
+    }
+
+    impl Watcher {
+        pub(super) fn tell(&self, views: &MemoryViews, is_flushed: bool) {
+            if let Some(watch) = self.0.get() {
+                watch(views, is_flushed);
+            }
+        }
+    }
+
+    impl MemoryViews {
+        /// Calls `watch` after each batch with false and after each flush with true; the first one given does it.
+        pub(crate) fn watch(&self, watch: impl Fn(&Self, bool) + Send + Sync + 'static) {
+            let _ = self.watcher.0.set(Box::new(watch));
+        }
     }
 }

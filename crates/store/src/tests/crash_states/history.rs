@@ -69,6 +69,11 @@ impl History {
         });
     }
 
+    /// Number of starts that readers were told.
+    pub(super) fn starts_told(&self) -> usize {
+        self.starts.lock().len()
+    }
+
     /// The start of the log that readers had been told when it crashed at `at`.
     fn told_start(&self, at: usize) -> PhysicalOffset {
         let starts = self.starts.lock();

@@ -2,18 +2,19 @@
 //! unlinks and writes files again.
 //! Invariant: one thread and no dice, so that each run makes the same changes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use gantry_model::{GroupConfig, GroupName, PhysicalOffset, TopicConfig, TopicName};
 
 use super::{
     super::world::{commit, fire, park, push},
     history::History,
-    views::RecordedViews,
+    steps::{self, Sort},
+    views::Moments,
 };
 use crate::{
     Batch, Flush, Now, Store, StoreOptions, Topic, change::PARK_TOPIC,
-    log::memory_files::MemoryFiles,
+    log::memory_files::MemoryFiles, views::MemoryViews,
 };
 
 pub(super) const START_MS: u64 = 1_700_000_000_000;
@@ -31,9 +32,11 @@ pub(super) fn options(flush: Flush) -> StoreOptions {
 
 /// A store that is being lived in.
 pub(super) struct Life {
+    pub(super) flush: Flush,
     pub(super) disk: MemoryFiles,
-    pub(super) views: Arc<RecordedViews>,
+    pub(super) moments: Moments,
     pub(super) history: History,
+    pub(super) steps: BTreeSet<Sort>,
     pub(super) now_ms: u64,
     store: Arc<Store>,
 }
@@ -52,19 +55,24 @@ impl Life {
         }
         life.store.close(life.now()).unwrap();
         life.history.promise(life.disk.changes());
+        assert!(life.history.starts_told() as u64 >= ROUNDS, "readers look on");
+        steps::note_records(&life.disk, &mut life.steps);
+        steps::note_operations(&life.disk, &mut life.steps);
         life
     }
 
     fn begun(flush: Flush) -> Self {
         let disk = MemoryFiles::new();
         disk.record();
-        let views = Arc::new(RecordedViews::new(disk.clone()));
+        let views = Arc::new(MemoryViews::new());
+        let moments = Moments::watch(&views, &disk);
         let now = Now { wall_ms: START_MS, monotonic_ms: START_MS };
         let files = Arc::new(disk.clone());
-        let (store, _) = Store::open_on(options(flush), views.clone(), files, now).unwrap();
+        let (store, _) = Store::open_on(options(flush), views, files, now).unwrap();
         let history = History::default();
         history.watch_start(&disk, &store);
-        Self { disk, views, history, now_ms: START_MS, store }
+        let (steps, now_ms) = (BTreeSet::new(), START_MS);
+        Self { flush, disk, moments, history, steps, now_ms, store }
     }
 
     fn now(&self) -> Now {
@@ -189,6 +197,8 @@ impl Life {
     fn forget(&mut self) {
         self.sync();
         self.apply();
+        // Before segments go, and what they were written for with them.
+        steps::note_records(&self.disk, &mut self.steps);
         let begun = self.disk.changes();
         let before = self.store.log_start();
         let carried = self.store.maintain(self.now()).unwrap().timers_carried;

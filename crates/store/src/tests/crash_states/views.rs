@@ -1,102 +1,63 @@
-//! Views in memory that remember what they held after each batch and each flush.
-//! Invariant: a point says how many changes of the disk had been made when it was taken.
+//! The moments of views in memory: what they held after each batch and each flush.
+//! Invariant: a moment says how many changes of the disk had been made when it came.
 //! Leaves the views themselves to `MemoryViews`.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
-use gantry_model::PhysicalOffset;
 use parking_lot::Mutex;
 
-use crate::{
-    ViewError,
-    log::memory_files::MemoryFiles,
-    views::{Direction, MemoryViews, Snapshot, View, ViewBatch, ViewRead, ViewStore, Visit},
-};
+use crate::{log::memory_files::MemoryFiles, views::MemoryViews};
 
 /// What the views held at one moment.
-pub(super) struct Point {
+struct Moment {
     changes: usize,
     is_flushed: bool,
     views: MemoryViews,
 }
 
-pub(super) struct RecordedViews {
-    disk: MemoryFiles,
-    views: MemoryViews,
-    points: Mutex<Vec<Arc<Point>>>,
-}
+/// Every moment so far.
+#[derive(Default)]
+pub(super) struct Moments(Arc<Mutex<Vec<Moment>>>);
 
-impl RecordedViews {
-    pub(super) fn new(disk: MemoryFiles) -> Self {
-        Self { disk, views: MemoryViews::new(), points: Mutex::default() }
+impl Moments {
+    /// Notes the moments of `views` from here on, counted in changes of `disk`.
+    pub(super) fn watch(views: &MemoryViews, disk: &MemoryFiles) -> Self {
+        let moments = Self::default();
+        let (noted, disk) = (Arc::clone(&moments.0), disk.clone());
+        views.watch(move |views, is_flushed| {
+            let (changes, views) = (disk.changes(), views.settled());
+            noted.lock().push(Moment { changes, is_flushed, views });
+        });
+        moments
     }
 
-    fn note(&self, is_flushed: bool) {
-        let point = Point { changes: self.disk.changes(), is_flushed, views: self.views.settled() };
-        self.points.lock().push(Arc::new(point));
-    }
-
-    /// Views that a crash after `changes` changes may leave, with a name for each: none at all, the first and the last
-    /// ones that were flushed, and, since a store on disk flushes also when it likes, what was applied since.
-    pub(super) fn after(&self, changes: usize) -> Vec<(String, MemoryViews)> {
-        let points = self.points.lock();
-        let points = &points[..points.partition_point(|point| point.changes <= changes)];
-        let flushed = |at: &usize| points[*at].is_flushed;
-        let first = (0..points.len()).find(flushed);
-        let last = (0..points.len()).rfind(flushed);
-        let since = last.map_or(0, |last| last + 1)..points.len();
+    /// Moments at which views may have been left by a crash after `changes` changes; `None`: there are no views.
+    ///
+    /// Views are left as the last flush saw them, or, since a store on disk flushes also when it likes, with some of
+    /// what was applied since. Any earlier flush stands for a folder that was copied then; `choice` says which.
+    pub(super) fn after(&self, changes: usize, choice: u64) -> Vec<Option<usize>> {
+        let moments = self.0.lock();
+        let count = moments.partition_point(|moment| moment.changes <= changes);
+        let flushed: Vec<_> = (0..count).filter(|at| moments[*at].is_flushed).collect();
+        let since = flushed.last().map_or(0, |last| last + 1)..count;
         let middle = (!since.is_empty()).then(|| since.start + since.len() / 2);
+        let earlier = flushed.get(choice as usize % flushed.len().max(1));
+        let wanted = [earlier.copied(), flushed.last().copied(), middle, since.last()];
         let mut wanted: Vec<_> =
-            [first, last, middle, since.last()].into_iter().flatten().collect();
+            std::iter::once(None).chain(wanted.into_iter().flatten().map(Some)).collect();
         wanted.dedup();
-        let named =
-            wanted.into_iter().map(|at| (format!("views {at}"), points[at].views.settled()));
-        std::iter::once(("no views".to_owned(), MemoryViews::new())).chain(named).collect()
-    }
-}
-
-impl ViewRead for RecordedViews {
-    fn get(&self, view: View, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
-        self.views.get(view, key)
+        wanted
     }
 
-    fn scan(
-        &self,
-        view: View,
-        keys: Range<&[u8]>,
-        direction: Direction,
-        visit: &mut Visit<'_>,
-    ) -> Result<(), ViewError> {
-        self.views.scan(view, keys, direction, visit)
-    }
-}
-
-impl ViewStore for RecordedViews {
-    fn apply(&self, batch: &ViewBatch) -> Result<(), ViewError> {
-        self.views.apply(batch)?;
-        self.note(false);
-        Ok(())
+    /// The views as they were at a moment.
+    pub(super) fn views_at(&self, moment: Option<usize>) -> MemoryViews {
+        moment.map_or_else(MemoryViews::new, |at| self.0.lock()[at].views.settled())
     }
 
-    fn flush(&self) -> Result<(), ViewError> {
-        self.views.flush()?;
-        self.note(true);
-        Ok(())
-    }
-
-    fn snapshot(&self) -> Snapshot<'_> {
-        self.views.snapshot()
-    }
-
-    fn clear(&self) -> Result<(), ViewError> {
-        self.views.clear()
-    }
-
-    fn note_log_start(&self, position: PhysicalOffset) {
-        self.views.note_log_start(position);
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.views.size_bytes()
+    /// Every flush that came within the first `changes` changes.
+    pub(super) fn flushes(&self, changes: usize) -> Vec<usize> {
+        let moments = self.0.lock();
+        let flushes = moments.iter().enumerate();
+        flushes.filter(|(_, m)| m.is_flushed && m.changes <= changes).map(|(at, _)| at).collect()
     }
 }
