@@ -18,8 +18,8 @@ use crate::{
 pub(super) enum Sort {
     Roll,
     Recycle,
-    UnlinkToRecycle,
     Unlink,
+    Remove,
     Resize,
     Write,
     Sync,
@@ -39,8 +39,8 @@ impl Sort {
     pub(super) const ALL: [Self; 17] = [
         Self::Roll,
         Self::Recycle,
-        Self::UnlinkToRecycle,
         Self::Unlink,
+        Self::Remove,
         Self::Resize,
         Self::Write,
         Self::Sync,
@@ -59,9 +59,9 @@ impl Sort {
     fn of_operation(asked: &Asked) -> Option<Self> {
         match asked.operation {
             Operation::Create if is_segment(&asked.path) => Some(Self::Roll),
-            Operation::Rename if is_segment(&asked.path) => Some(Self::UnlinkToRecycle),
+            Operation::Rename if is_segment(&asked.path) => Some(Self::Unlink),
             Operation::Rename if is_free(&asked.path) => Some(Self::Recycle),
-            Operation::Remove if is_segment(&asked.path) => Some(Self::Unlink),
+            Operation::Remove if is_free(&asked.path) => Some(Self::Remove),
             Operation::Resize => Some(Self::Resize),
             Operation::Write => Some(Self::Write),
             Operation::Sync => Some(Self::Sync),
