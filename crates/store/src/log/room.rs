@@ -37,6 +37,9 @@ impl LogWriter {
         if let Some((_, file)) = self.prepared.take_if(|(prepared, _)| *prepared == base) {
             return Ok(file);
         }
+        if purpose == Purpose::Messages {
+            self.complete_reserve(base)?;
+        }
         let path = segment_path(&self.log.0.dir, base);
         let spare = self.spares.take(self.log.segment_count());
         if let Some(file) = spare.and_then(|spare| self.rename_spare(&spare, &path)) {
@@ -53,6 +56,23 @@ impl LogWriter {
             return Ok(file);
         }
         Err(error)
+    }
+
+    /// Makes what the reserve lacks before messages get another segment: a writer that is fast could otherwise fill the
+    /// disk before upkeep looks. That happens while the log has few segments; later the reserve lacks something only
+    /// when messages are refused.
+    fn complete_reserve(&mut self, base: u64) -> Result<(), AppendError> {
+        while self.spares.lack_reserve(self.log.segment_count()) {
+            let path = self.next_spare_path();
+            self.make_segment(base, &path)?;
+            self.spares.push(path);
+        }
+        Ok(())
+    }
+
+    /// Files that were segments are named by their bases, which count from the other end.
+    fn next_spare_path(&mut self) -> PathBuf {
+        free_path(&self.log.0.dir, u64::MAX - self.spares.next_number())
     }
 
     /// A spare file under its new name; a new one does as well, so one that cannot be had is given up.
@@ -112,10 +132,7 @@ impl LogWriter {
         // Without a shortage the next segment's file is made when the segment begins.
         let is_wanted = missing > 1 || shared.shortage.get().is_some();
         let has_room = limit.is_ok() && free_bytes >= self.segment_bytes;
-        (is_wanted && has_room).then(|| {
-            // Files that were segments are named by their bases, which count from the other end.
-            free_path(&shared.dir, u64::MAX - self.spares.next_number())
-        })
+        (is_wanted && has_room).then(|| self.next_spare_path())
     }
 
     /// Takes a file that [`LogWriter::look_for_room`] asked for and [`Log::make_spare`] has made.

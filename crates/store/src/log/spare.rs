@@ -126,6 +126,11 @@ impl Spares {
         }
     }
 
+    /// Whether a file of the reserve is missing.
+    pub(super) fn lack_reserve(&self, segments: usize) -> bool {
+        self.files.len() < self.reserve(segments)
+    }
+
     /// Files missing in the reserve, and the one that the next segment needs.
     pub(super) fn missing(&self, segments: usize) -> usize {
         (self.reserve(segments) + 1).saturating_sub(self.files.len())

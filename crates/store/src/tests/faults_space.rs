@@ -185,6 +185,19 @@ fn retention_frees_a_full_disk_by_what_the_reserve_holds() {
 }
 
 #[test]
+fn writer_that_fills_the_disk_before_upkeep_looks_leaves_the_reserve_whole_for_retention() {
+    let mut small = Small::new(6, |options| options.retention.age_ms = 3_600_000);
+    let (sent, error) = small.fill(u64::MAX);
+    assert!(is_full(&error), "{error}");
+    assert_eq!((small.store.status().spare_files, small.readable()), (2, sent));
+    small.commit(7).unwrap();
+    small.now_ms += 3_600_001;
+    small.tend();
+    assert_eq!(small.store.shortage(), None);
+    small.send().unwrap();
+}
+
+#[test]
 fn disk_that_stays_full_lets_segments_go_one_after_the_other_for_ever() {
     let mut small = Small::new(6, |options| options.retention.age_ms = 3_600_000);
     for round in 0..40 {

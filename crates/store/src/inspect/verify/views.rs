@@ -25,6 +25,9 @@ use crate::{
     },
 };
 
+/// How RocksDB tells that a file which its list names is not there.
+const FILE_IS_GONE: &str = "No such file or directory";
+
 /// Views that can be checked, and what the log has told of them so far.
 pub(super) struct ViewCheck<'a> {
     dir: PathBuf,
@@ -382,8 +385,14 @@ fn readable<'a>(store: &'a StoreReader, report: &mut Report<'_>) -> Option<&'a d
             None
         }
         Some(Err(error)) => {
-            let dir = store.dir().join("views");
-            report.derived(Part::Views, &dir, None, with_source(error));
+            let said = with_source(error);
+            if store.holder() != Holder::Nobody && said.contains(FILE_IS_GONE) {
+                report.note(format!(
+                    "views: their broker removes files faster than they can be opened, they are not checked: {said}"
+                ));
+            } else {
+                report.derived(Part::Views, &store.dir().join("views"), None, said);
+            }
             None
         }
         Some(Ok(views)) => Some(&**views),
