@@ -1,4 +1,6 @@
 # Sourced by the soaks: a server of their own, good clients, figures and a verdict.
+# What a soak that failed has seen (the server's log and counters, every client's figures) is kept below
+# $GANTRY_CACHE/logs, and its last line says where; GANTRY_SOAK_KEEP=1 keeps it in any case.
 # GANTRY_SOAK_BINARY is a `gantry` that is built already; without it one is built for release.
 . scripts/env.sh
 
@@ -17,14 +19,24 @@ verdict=0
 soak_port="${GANTRY_SOAK_PORT:-19870}"
 
 end_soak() {
-  local pid
+  local pid code="$1"
   for pid in "${helpers[@]}" $server_pid; do
     kill "$pid" 2>/dev/null || true
   done
   wait
+  if [[ "$code" != 0 || -n "${GANTRY_SOAK_KEEP:-}" ]]; then keep_evidence; fi
   rm -rf "$soak_folder"
 }
-trap end_soak EXIT
+trap 'end_soak $?' EXIT
+
+# Keeps everything but messages.
+keep_evidence() {
+  local kept
+  kept="$GANTRY_CACHE/logs/$(basename "$0")-$(date +%Y%m%d-%H%M%S)"
+  mkdir -p "$kept"
+  find "$soak_folder" -maxdepth 1 -type f -exec cp {} "$kept" \;
+  echo "$(basename "$0"): log and figures are in $kept"
+}
 
 # start_server ARGUMENT…: starts a server and waits for its first line.
 start_server() {
@@ -32,7 +44,7 @@ start_server() {
   mkfifo "$soak_folder/ready"
   "$gantry" standalone --data "$soak_folder/data" --nameserver-port "$soak_port" --remoting-port "$((soak_port + 3))" \
     --vip-channel false --grpc-port "$((soak_port + 4))" --http-port "$((soak_port + 5))" "$@" \
-    >"$soak_folder/ready" 2>"$soak_folder/server.log" &
+    >"$soak_folder/ready" 2>>"$soak_folder/server.log" &
   server_pid=$!
   local line
   # The read end stays open for the server's life.
@@ -60,6 +72,22 @@ good() {
   local name="$1" seconds="$2"
   shift 2
   "$gantry" bench produce --output json --topic soak --duration "${seconds}s" --warm-up 1s "$@" >"$soak_folder/$name.json"
+}
+
+# note_metrics NAME: the server's counters as they are now, in NAME.metrics.
+note_metrics() {
+  curl --silent --show-error --max-time 5 "http://127.0.0.1:$((soak_port + 5))/metrics" >"$soak_folder/$1.metrics" ||
+    echo "soak: the server did not tell its metrics ($1)" >&2
+}
+
+# codes NAME: every code that a message of `good` was refused with, how often, and what the first such answer said.
+codes() {
+  awk '
+    $1 == "\"refusals\":" || $1 == "\"remarks\":" { inside = $1; next }
+    $1 ~ /^}/ { inside = "" }
+    inside == "\"refusals\":" { code = $1; gsub(/[":]/, "", code); count[code] = $2 + 0 }
+    inside == "\"remarks\":" { code = $1; gsub(/[":]/, "", code); sub(/^[^:]*: "/, ""); sub(/",?$/, ""); remark[code] = $0 }
+    END { for (code in count) printf "%s %d %s\n", code, count[code], remark[code] }' "$soak_folder/$1.json"
 }
 
 # figure NAME KEY: a number out of a file that `good` or `bad` wrote; 0 when it is not there.

@@ -187,7 +187,9 @@ pub(crate) fn run(command: BenchCommand, context: &Context) -> anyhow::Result<()
     let rows = match command {
         BenchCommand::Produce(args) => {
             let target = target::prepare(context, &args)?;
-            vec![produce(&args, &target)?.row("produce", &args)]
+            let run = produce(&args, &target)?;
+            let figures = report::accepted_figures(&run.outcome);
+            vec![Row { figures, ..run.row("produce", &args) }]
         }
         BenchCommand::Consume(args) => {
             let target = target::existing(context, &args.topic)?;

@@ -20,6 +20,17 @@ pub(crate) struct Answer<'a> {
     pub body: &'a [u8],
 }
 
+impl Answer<'_> {
+    /// The remark of a JSON header: why a request was refused.
+    pub(crate) fn remark(&self) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Header {
+            remark: Option<String>,
+        }
+        serde_json::from_slice::<Header>(self.header).ok()?.remark
+    }
+}
+
 /// Splits a byte stream into answers.
 pub(crate) struct AnswerReader {
     buffer: Vec<u8>,
@@ -171,6 +182,19 @@ mod tests {
             reader.fill(&mut &wire[..]).unwrap();
             assert!(reader.next().is_err());
         }
+    }
+
+    #[test]
+    fn remark_is_found_with_its_escapes_and_absent_without_one() {
+        let wire = [
+            frame(br#"{"code":2,"flag":1,"opaque":7,"remark":"busy: \"x\""}"#, b""),
+            frame(HEADER, b""),
+        ]
+        .concat();
+        let mut reader = AnswerReader::new();
+        reader.fill(&mut &wire[..]).unwrap();
+        let mut remark = || reader.next().unwrap().unwrap().remark();
+        assert_eq!((remark().as_deref(), remark()), (Some(r#"busy: "x""#), None));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::{
 use hdrhistogram::Histogram;
 
 use super::{
-    answer::AnswerReader,
+    answer::{Answer, AnswerReader},
     process,
     request::{OPAQUE_BASE, SendFrames, SendShape},
 };
@@ -160,8 +160,13 @@ impl Shared {
 pub(crate) struct Outcome {
     /// Latencies, in nanoseconds.
     pub latency: Histogram<u64>,
+    /// In open loops, of messages answered well and from the time at which they really left: what a client's timeout
+    /// looks at. How long its sender was held up is not part of it.
+    pub accepted: Histogram<u64>,
     /// Answer codes other than success, with their counts.
     pub refusals: BTreeMap<i32, u64>,
+    /// What the first answer of each of these codes said.
+    pub remarks: BTreeMap<i32, String>,
     /// Connection and sequence of each message answered well, in runs that end with the server.
     pub answered: Vec<(u16, u64)>,
     /// Messages that readers were given.
@@ -172,12 +177,11 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn new() -> Self {
-        // 1 µs to 60 s with three digits: about 90 KiB a thread.
-        let latency = Histogram::new_with_bounds(1_000, 60_000_000_000, 3)
-            .expect("the bounds are constants and valid");
         Self {
-            latency,
+            latency: latencies(),
+            accepted: latencies(),
             refusals: BTreeMap::new(),
+            remarks: BTreeMap::new(),
             answered: Vec::new(),
             received: 0,
             pulls: [0; 2],
@@ -185,9 +189,16 @@ impl Outcome {
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        self.latency.add(&other.latency).expect("all histograms have the same bounds");
+        for (sum, latencies) in
+            [(&mut self.latency, &other.latency), (&mut self.accepted, &other.accepted)]
+        {
+            sum.add(latencies).expect("all histograms have the same bounds");
+        }
         for (code, count) in &other.refusals {
             *self.refusals.entry(*code).or_default() += count;
+        }
+        for (code, remark) in &other.remarks {
+            self.remarks.entry(*code).or_insert_with(|| remark.clone());
         }
         self.answered.extend_from_slice(&other.answered);
         self.received += other.received;
@@ -197,6 +208,36 @@ impl Outcome {
     pub(crate) fn record(&mut self, latency_ns: u64) {
         self.latency.saturating_record(latency_ns);
     }
+
+    fn note_refusal(&mut self, answer: &Answer<'_>) {
+        let count = self.refusals.entry(answer.code).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.remarks.insert(answer.code, answer.remark().unwrap_or_default());
+        }
+    }
+}
+
+/// 1 µs to 60 s with three digits: about 90 KiB.
+fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1_000, 60_000_000_000, 3)
+        .expect("the bounds are constants and valid")
+}
+
+/// Times of one message, in nanoseconds of the clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SentAt {
+    /// When it should have left.
+    pub intended_ns: u64,
+    /// When it left, where that may be later.
+    pub left_ns: Option<u64>,
+}
+
+/// Times of a message of an open loop: written by its sender, read by its reader.
+#[derive(Debug, Default)]
+struct OpenTimes {
+    intended_ns: AtomicU64,
+    left_ns: AtomicU64,
 }
 
 /// Opens a connection for the generator.
@@ -262,7 +303,7 @@ fn run_closed_loop(
             if is_good && shared.ends_with_server {
                 answered.push((shape.connection, sequences[slot]));
             }
-            sent_at_ns[slot]
+            SentAt { intended_ns: sent_at_ns[slot], left_ns: None }
         })?;
         outcome.answered.append(&mut answered);
         outstanding -= free.len() - before;
@@ -276,15 +317,14 @@ pub(crate) fn open_loop(
     rate_per_s: f64,
     shared: &Shared,
 ) -> io::Result<Outcome> {
-    let sent_at_ns: Vec<AtomicU64> =
-        (0..OPEN_LOOP_IN_FLIGHT).map(|_| AtomicU64::default()).collect();
+    let times: Vec<OpenTimes> = (0..OPEN_LOOP_IN_FLIGHT).map(|_| OpenTimes::default()).collect();
     let (free, freed) = mpsc::channel();
     for slot in 0..OPEN_LOOP_IN_FLIGHT {
         free.send(slot).expect("the receiver is alive");
     }
     thread::scope(|scope| {
-        let reader = scope.spawn(|| read_open_loop(stream, shared, &sent_at_ns, &free));
-        let sent = send_open_loop(stream, shape, rate_per_s, shared, &sent_at_ns, &freed);
+        let reader = scope.spawn(|| read_open_loop(stream, shared, &times, &free));
+        let sent = send_open_loop(stream, shape, rate_per_s, shared, &times, &freed);
         if sent.is_err() {
             shared.stop.store(true, Relaxed);
         }
@@ -304,7 +344,7 @@ fn send_open_loop(
     shape: &SendShape,
     rate_per_s: f64,
     shared: &Shared,
-    sent_at_ns: &[AtomicU64],
+    times: &[OpenTimes],
     freed: &mpsc::Receiver<usize>,
 ) -> io::Result<()> {
     process::sleep_precisely();
@@ -314,7 +354,7 @@ fn send_open_loop(
     let (mut sent, mut batch) = (0_u64, Vec::with_capacity(WRITE_PIECES_MAX));
     let intended = |number: u64| start_ns + (number as f64 * interval_ns) as u64;
     loop {
-        let now_ns = shared.clock.now_ns();
+        let mut now_ns = shared.clock.now_ns();
         while batch.len() < WRITE_PIECES_MAX && intended(sent) <= now_ns {
             if shared.take(1) == 0 {
                 return write_frames(&mut stream, &frames, &batch);
@@ -324,11 +364,14 @@ fn send_open_loop(
             } else {
                 write_frames(&mut stream, &frames, &batch)?;
                 batch.clear();
-                freed.recv_timeout(ANSWER_TIMEOUT).map_err(|_| silent())?
+                let slot = freed.recv_timeout(ANSWER_TIMEOUT).map_err(|_| silent())?;
+                now_ns = shared.clock.now_ns();
+                slot
             };
             let at_ns = intended(sent);
             frames.renew(slot, shared.clock.wall_ms(at_ns), at_ns);
-            sent_at_ns[slot].store(at_ns, Relaxed);
+            times[slot].intended_ns.store(at_ns, Relaxed);
+            times[slot].left_ns.store(now_ns, Relaxed);
             batch.push(slot);
             sent += 1;
         }
@@ -351,7 +394,7 @@ pub(super) fn silent() -> io::Error {
 fn read_open_loop(
     mut stream: &TcpStream,
     shared: &Shared,
-    sent_at_ns: &[AtomicU64],
+    times: &[OpenTimes],
     free: &mpsc::Sender<usize>,
 ) -> io::Result<Outcome> {
     let mut answers = AnswerReader::new();
@@ -364,23 +407,24 @@ fn read_open_loop(
             Err(_) if shared.stop.load(Relaxed) => return Ok(outcome),
             Err(error) => return Err(error),
         }
-        take_answers(&mut answers, &mut outcome, shared, sent_at_ns.len(), |slot, _| {
-            let at_ns = sent_at_ns[slot].load(Relaxed);
+        take_answers(&mut answers, &mut outcome, shared, times.len(), |slot, _| {
+            let OpenTimes { intended_ns, left_ns } = &times[slot];
+            let (intended_ns, left_ns) = (intended_ns.load(Relaxed), left_ns.load(Relaxed));
             // The sender may have left already; then nobody needs the slot.
             let _ = free.send(slot);
-            at_ns
+            SentAt { intended_ns, left_ns: Some(left_ns) }
         })?;
     }
 }
 
 /// Counts every complete answer; `finish` frees a slot, told whether its message was answered well, and says when the
-/// message was intended.
+/// message was intended and when it left.
 pub(super) fn take_answers(
     answers: &mut AnswerReader,
     outcome: &mut Outcome,
     shared: &Shared,
     slots: usize,
-    mut finish: impl FnMut(usize, bool) -> u64,
+    mut finish: impl FnMut(usize, bool) -> SentAt,
 ) -> io::Result<()> {
     let now_ns = shared.clock.now_ns();
     let measure_from_ns = shared.measure_from_ns.load(Relaxed);
@@ -393,14 +437,18 @@ pub(super) fn take_answers(
         if slot >= slots {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "answer to no request"));
         }
-        let intended_ns = finish(slot, answer.code == 0);
+        let SentAt { intended_ns, left_ns } = finish(slot, answer.code == 0);
+        let is_measured = intended_ns >= measure_from_ns;
         if answer.code == 0 {
             done += shared.batch;
+            if let Some(left_ns) = left_ns.filter(|_| is_measured) {
+                outcome.accepted.saturating_record(now_ns.saturating_sub(left_ns));
+            }
         } else {
             failed += shared.batch;
-            *outcome.refusals.entry(answer.code).or_default() += 1;
+            outcome.note_refusal(&answer);
         }
-        if intended_ns >= measure_from_ns {
+        if is_measured {
             outcome.record(now_ns.saturating_sub(intended_ns));
         }
     }

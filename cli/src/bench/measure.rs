@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{
@@ -42,7 +43,11 @@ pub(crate) struct Latency {
 impl Latency {
     /// The percentiles, if anything was recorded.
     pub(crate) fn of(outcome: &Outcome) -> Option<Self> {
-        let histogram = &outcome.latency;
+        Self::of_histogram(&outcome.latency)
+    }
+
+    /// The percentiles of nanoseconds, if anything was recorded.
+    pub(crate) fn of_histogram(histogram: &Histogram<u64>) -> Option<Self> {
         let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
         (!histogram.is_empty()).then(|| Self {
             p50_us: at(0.5),

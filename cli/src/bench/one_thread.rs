@@ -10,7 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{
     answer::AnswerReader,
     load::{
-        ANSWER_TIMEOUT, OPEN_LOOP_IN_FLIGHT, Outcome, Shared, silent, take_answers, write_frames,
+        ANSWER_TIMEOUT, OPEN_LOOP_IN_FLIGHT, Outcome, SentAt, Shared, silent, take_answers,
+        write_frames,
     },
     process,
     pull::{PullShape, Puller},
@@ -161,7 +162,7 @@ impl<'a> Sender<'a> {
         let Self { answers, outcome, shared, free, sent_at_ns, .. } = self;
         take_answers(answers, outcome, shared, OPEN_LOOP_IN_FLIGHT, |slot, _| {
             free.push(slot);
-            sent_at_ns[slot]
+            SentAt { intended_ns: sent_at_ns[slot], left_ns: None }
         })
     }
 }

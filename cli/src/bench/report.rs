@@ -26,6 +26,9 @@ pub(crate) struct Row {
     /// Answer codes other than success, with their counts.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<i32, u64>,
+    /// What the first answer of each of these codes said.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub remarks: BTreeMap<i32, String>,
     /// Why the scenario ended before it should.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -45,6 +48,7 @@ impl Row {
         Self {
             latency: Latency::of(outcome),
             refusals: outcome.refusals.clone(),
+            remarks: outcome.remarks.clone(),
             measured: Some(measured),
             ..Self::of_figures(scenario, what, [])
         }
@@ -79,10 +83,24 @@ impl Row {
             measured: None,
             latency: None,
             refusals: BTreeMap::new(),
+            remarks: BTreeMap::new(),
             failure: None,
             figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         }
     }
+}
+
+/// How long an open loop's messages took from when they left, those that were answered well.
+pub(crate) fn accepted_figures(outcome: &Outcome) -> BTreeMap<String, f64> {
+    let latency = Latency::of_histogram(&outcome.accepted);
+    let figures = latency.iter().flat_map(|latency| {
+        [
+            ("accepted_p50_us", latency.p50_us),
+            ("accepted_p99_us", latency.p99_us),
+            ("accepted_max_us", latency.max_us),
+        ]
+    });
+    figures.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The rows as a table, and below it how system calls were counted.
