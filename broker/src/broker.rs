@@ -7,11 +7,14 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use gantry_model::{
     NameError,
-    settings::{BrokerSettings, BrokerSettingsError, FlushMode, MemoryError, MemorySizes},
+    settings::{
+        self, BrokerSettings, BrokerSettingsError, Bytes, FlushMode, MemoryError, MemorySizes,
+    },
 };
 use gantry_remoting::server::{Server, ServerLimits};
 use gantry_store::{
-    CloseError, Flush, Now, OpenError, OpenReport, Retention, RoomOptions, Store, StoreOptions,
+    CloseError, Flush, Now, OnFull, OpenError, OpenReport, Retention, RoomOptions, Store,
+    StoreOptions,
 };
 use gantry_telemetry::{ReadyState, Telemetry};
 use tokio::{
@@ -330,9 +333,16 @@ fn store_options(settings: &BrokerSettings, memory: MemorySizes) -> StoreOptions
         dirty_bytes_max: settings.dirty_bytes_max.get(),
         retention: Retention {
             age_ms: settings.retention.as_millis(),
-            bytes: settings.retention_size.map(gantry_model::settings::Bytes::get),
+            bytes: settings.retention_size.map(Bytes::get),
         },
-        room: RoomOptions { reserve_files: RESERVE_FILES, bytes_max: None },
+        room: RoomOptions {
+            reserve_files: RESERVE_FILES,
+            bytes_max: settings.log_size_max.map(Bytes::get),
+        },
+        on_full: match settings.on_full {
+            settings::OnFull::Refuse => OnFull::Refuse,
+            settings::OnFull::DeleteOldest => OnFull::DeleteOldest,
+        },
         ring_bytes_max: memory.ring.get() as usize,
         young_bytes: settings.young_size.get(),
         log_block_bytes: memory.log_blocks.get() as usize,

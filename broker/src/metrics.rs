@@ -119,6 +119,9 @@ impl Metrics {
         for (name, value) in values {
             gauge!(name, labels.clone()).set(value);
         }
+        if let Some(limit) = self.services.settings.log_size_max {
+            gauge!("gantry_storage_limit_bytes", labels).set(limit.get() as f64);
+        }
         counter!("gantry_scrubbed_bytes_total", self.common()).absolute(status.scrub.bytes);
         gauge!("rocketmq_topic_number", self.common()).set(status.topics as f64);
         gauge!("rocketmq_consumer_group_number", self.common()).set(status.groups as f64);

@@ -26,8 +26,8 @@ const GATHER: Duration = Duration::from_millis(10);
 const UPKEEP_NICE: i32 = 10;
 /// Time between two looks for what became due.
 const TICK: Duration = Duration::from_secs(1);
-/// Ticks between two runs of the slow upkeep: 10 s.
-const TICKS_PER_UPKEEP: u32 = 10;
+/// Time between two runs of the slow upkeep.
+const SLOW_MS: u64 = 10_000;
 
 /// Time in which views that cannot be written may work again. Whatever is no want of space does not pass in a database
 /// that has met it, and another start opens it anew.
@@ -134,9 +134,17 @@ fn flush(services: &Services, stop: &Stop) {
 /// Moves what is synced into the views.
 fn apply(services: &Services, stop: &Stop) {
     let mut failure = ViewFailure::default();
+    let room = || (services.store.newest_segment(), services.store.shortage().is_some());
+    let mut known = room();
     while !stop.is_set() {
         services.synced.wait(TICK);
         let has_applied = apply_all(services, &mut failure);
+        // What retention may let go has been applied.
+        let found = room();
+        if found != known {
+            known = found;
+            stop.tick.notify();
+        }
         if let Some(due_ms) = services.store.next_due_ms() {
             services.timer_signal.parked(due_ms);
         }
@@ -217,7 +225,7 @@ fn scrub(services: &Services, stop: &Stop) {
 
 fn tend(services: &Services, stop: &Stop) {
     be_nice();
-    let mut ticks = 0u32;
+    let mut slow_ms = services.clock.monotonic_ms();
     let mut newest_segment = services.store.newest_segment();
     let mut room = Room::default();
     while !stop.is_set() {
@@ -239,9 +247,10 @@ fn tend(services: &Services, stop: &Stop) {
         {
             failed(services, "hiding of expired messages", &error);
         }
-        ticks += 1;
         let is_short = room.look(services);
-        if ticks.is_multiple_of(TICKS_PER_UPKEEP) {
+        let is_slow = now.monotonic_ms - slow_ms >= SLOW_MS;
+        if is_slow {
+            slow_ms = now.monotonic_ms;
             services.members.expire(now.monotonic_ms);
             services.locks.expire(now.monotonic_ms);
             services.resets.forget_deleted();
@@ -252,7 +261,7 @@ fn tend(services: &Services, stop: &Stop) {
         // that are refused, unless the last try failed.
         let rolled = newest_segment != services.store.newest_segment();
         let is_wanted = rolled || (is_short && room.may_maintain);
-        if is_wanted || ticks.is_multiple_of(TICKS_PER_UPKEEP) {
+        if is_wanted || is_slow {
             newest_segment = services.store.newest_segment();
             room.may_maintain = maintain(services, now);
         }

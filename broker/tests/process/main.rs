@@ -5,6 +5,7 @@
 mod addresses;
 mod data_dir;
 mod faults;
+mod faults_space;
 mod generations;
 mod health;
 mod memory;

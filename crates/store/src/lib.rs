@@ -45,7 +45,7 @@ pub use errors::{
 };
 pub use log::Shortage;
 pub use offsets::OffsetCommit;
-pub use options::{Flush, Now, Retention, RoomOptions, StoreOptions};
+pub use options::{Flush, Now, OnFull, Retention, RoomOptions, StoreOptions};
 pub use scrub::{ScrubError, ScrubStatus};
 pub use space::RoomError;
 pub use store::Store;

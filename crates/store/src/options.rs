@@ -39,6 +39,16 @@ impl Default for Retention {
     }
 }
 
+/// What happens when the log has its size, or the disk is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// Messages are refused until retention has made room.
+    #[default]
+    Refuse,
+    /// The oldest messages go, whatever their age.
+    DeleteOldest,
+}
+
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -54,6 +64,8 @@ pub struct StoreOptions {
     pub retention: Retention,
     /// How much room the log may take, and keeps for state. Default no limit and no reserve.
     pub room: RoomOptions,
+    /// What happens when there is no more. Default `Refuse`.
+    pub on_full: OnFull,
     /// Wait between two steps of 64 MiB in which the file of an expired segment is given back, so that syncs come
     /// between them. Default 50 ms.
     pub unlink_pause: Duration,
@@ -81,6 +93,7 @@ impl StoreOptions {
             dirty_bytes_max: 4 << 20,
             retention: Retention::default(),
             room: RoomOptions::default(),
+            on_full: OnFull::default(),
             unlink_pause: Duration::from_millis(50),
             ring_bytes_max: 64 << 20,
             young_bytes: 1 << 30,

@@ -17,7 +17,7 @@ use crate::{
     keys::{KeyEntry, KeyError, KeyIndex},
     log::{self, Log, Purpose, RecordBatch, SegmentInfo, Unlink, Walked, files::Files},
     log_start::{self, START_TOPIC},
-    options::{Flush, Now, Retention, StoreOptions},
+    options::{Flush, Now, OnFull, Retention, StoreOptions},
     store::Store,
     timers,
     types::Timer,
@@ -250,7 +250,7 @@ impl Store {
         let trusted_ms = state.clock.advance(now);
         let applied = self.views.applied()?;
         let segments = self.log.segments();
-        let retention = self.options.retention;
+        let retention = self.retention();
         let mut forgotten = Forgotten::default();
         let Some(before) = forget_before(&segments, retention, trusted_ms, applied) else {
             return Ok(forgotten);
@@ -274,6 +274,19 @@ impl Store {
             forgotten.segments = self.unlink(before, now)?;
         }
         Ok(forgotten)
+    }
+
+    /// What is in force: with `DeleteOldest`, also that there is room for messages.
+    fn retention(&self) -> Retention {
+        let mut retention = self.options.retention;
+        if self.options.on_full == OnFull::DeleteOldest {
+            let bytes_max = match self.shortage() {
+                Some(_) => Some(0),
+                None => self.options.room.segments_bytes_max(self.options.segment_bytes),
+            };
+            retention.bytes = retention.bytes.into_iter().chain(bytes_max).min();
+        }
+        retention
     }
 
     /// Appends the pending timers before `before` again; each copy ends its original in the same write.

@@ -37,7 +37,7 @@ impl Store {
         }
     }
 
-    /// Lets go of what is too old or too much; when there is no room for messages, for as long as that gives some.
+    /// Lets go of what is too old or too much; when there is no room for messages, segment by segment.
     pub(crate) fn forget_and_find_room(&self, now: Now) -> Result<Forgotten, MaintainError> {
         let mut all = Forgotten::default();
         loop {
@@ -46,7 +46,7 @@ impl Store {
             all.segments += forgotten.segments;
             all.carried += forgotten.carried;
             all.image_written |= forgotten.image_written;
-            if forgotten.segments == 0 || self.shortage().is_none() {
+            if forgotten.segments == 0 {
                 return Ok(all);
             }
         }

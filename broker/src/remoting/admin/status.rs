@@ -259,7 +259,11 @@ fn disk(table: &mut Table, services: &Services) -> std::io::Result<()> {
     table.decimal("consumeQueueDiskRatio", used);
     let (total, free) = (size_text(total), size_text(free));
     table.put("commitLogDirCapacity", format!("Total : {total}, Free : {free}."));
-    let shortage = services.store.shortage();
+    let status = services.store.status();
+    let limit = services.settings.log_size_max;
+    table.put("storeFileBytes", status.file_bytes);
+    table.put("storeLimitBytes", limit.map_or_else(|| "none".into(), |it| it.get().to_string()));
+    let shortage = status.shortage;
     table.put("storeShortage", shortage.map_or_else(|| "none".into(), |it| it.to_string()));
     Ok(())
 }

@@ -30,6 +30,19 @@ pub enum FlushMode {
 
 impl Setting for FlushMode {}
 
+/// What happens when the log has its size, or the disk is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// Messages are refused until retention has made room.
+    #[default]
+    Refuse,
+    /// The oldest messages go, whatever their age.
+    DeleteOldest,
+}
+
+impl Setting for OnFull {}
+
 settings! {
     /// Settings of one broker.
     pub struct BrokerSettings {
@@ -74,6 +87,13 @@ settings! {
         pub retention: Duration = Duration::from_hours(72),
         /// Size of the log beyond which the oldest messages go, at least two segments. Default none.
         pub retention_size: Option<Bytes> = None,
+        /// Size of the log's files beyond which messages are refused, or the oldest go: see on_full. Two segments
+        /// of it are a reserve for offsets and other state. At least eight segments, and at least four more than
+        /// retention_size. Default none: as much as the disk takes.
+        pub log_size_max: Option<Bytes> = None,
+        /// What happens when the log has its size, or the disk is full: refuse, messages are refused until
+        /// retention has made room, or delete_oldest, the oldest messages go, whatever their age. Default refuse.
+        pub on_full: OnFull = OnFull::Refuse,
         /// Memory that the whole process may use: the four sizes below follow from it where they are not set, and
         /// with the log's last blocks (a 32nd, at most 16Mi), keys that are in no file yet (a 16th, at most 32Mi),
         /// sends that wait for the disk (a 16th) and 16Mi for the process itself they are its bound. The rest is for
@@ -234,9 +254,7 @@ impl BrokerSettings {
         let any = gib(1 << 20);
         check_range("dirty_bytes_max", self.dirty_bytes_max, kib(64)..=gib(1))?;
         check_range("segment_size", self.segment_size, mib(16)..=gib(4))?;
-        let two_segments = Bytes::new(2 * self.segment_size.get());
-        let size = self.retention_size.unwrap_or(two_segments);
-        check_range("retention_size", size, two_segments..=any)?;
+        self.validate_log_size(any)?;
         if let Some(memory) = self.memory {
             check_range("memory", memory, MEMORY_MIN..=gib(1024))?;
         }
@@ -251,6 +269,20 @@ impl BrokerSettings {
         check_range("young_size", self.young_size, kib(0)..=any)?;
         check_range("body_size_max", self.body_size_max, kib(1)..=mib(15))?;
         check_range("cold_read_distance", self.cold_read_distance, mib(1)..=any)
+    }
+
+    fn validate_log_size(&self, any: Bytes) -> Result<(), InvalidSetting> {
+        let segments = |count: u64| Bytes::new(count * self.segment_size.get());
+        if let Some(size) = self.log_size_max {
+            check_range("log_size_max", size, segments(8)..=any)?;
+        }
+        // Retention by size comes before the log is full: beside it there are the reserve and segments being made.
+        let most = self.log_size_max.map_or(any, |size| Bytes::new(size.get() - segments(4).get()));
+        check_range(
+            "retention_size",
+            self.retention_size.unwrap_or(segments(2)),
+            segments(2)..=most,
+        )
     }
 
     fn validate_counts(&self) -> Result<(), InvalidSetting> {
@@ -285,6 +317,22 @@ mod tests {
         assert_eq!(text, "flush_interval is 0s, expected 1ms to 1m");
         let wrong = BrokerSettings { retention_size: Some(Bytes::mib(1)), ..settings() };
         assert!(wrong.validate().unwrap_err().to_string().contains("retention_size"));
+    }
+
+    #[test]
+    fn log_has_room_for_its_reserve_and_for_retention_by_size() {
+        let of = |log_mib, retention_mib| BrokerSettings {
+            segment_size: Bytes::mib(16),
+            log_size_max: Some(Bytes::mib(log_mib)),
+            retention_size: Some(Bytes::mib(retention_mib)),
+            ..settings()
+        };
+        let refused = |settings: BrokerSettings| settings.validate().unwrap_err().to_string();
+        assert_eq!(of(128, 64).validate(), Ok(()));
+        assert!(refused(of(127, 32)).starts_with("log_size_max is 127Mi"));
+        assert!(refused(of(128, 65)).starts_with("retention_size is 65Mi"));
+        let wish = serde_yaml::from_str::<BrokerSettings>("on_full: delete_oldest").unwrap();
+        assert_eq!(wish.on_full, OnFull::DeleteOldest);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod node;
 mod quantity;
 mod reference;
 
-pub use broker::{BrokerSettings, BrokerSettingsError, FlushMode};
+pub use broker::{BrokerSettings, BrokerSettingsError, FlushMode, OnFull};
 pub use load::{Origin, SettingsError, Start, from_process, load};
 pub use log::{LogFormat, LogLevel};
 pub use memory::{MEMORY_MIN, MEMORY_UNLIMITED, MemoryError, MemoryLimit, MemorySizes};

@@ -71,6 +71,15 @@ pub struct RoomOptions {
     pub bytes_max: Option<u64>,
 }
 
+impl RoomOptions {
+    /// Most bytes that segments may take so that there is always room for the next one: below the limit by the
+    /// reserve, the next segment, and a sixteenth, which is written while nobody looks.
+    pub fn segments_bytes_max(&self, segment_bytes: u64) -> Option<u64> {
+        let kept = (self.reserve_files as u64 + 1) * segment_bytes;
+        self.bytes_max.map(|bytes_max| (bytes_max - bytes_max / 16).saturating_sub(kept))
+    }
+}
+
 /// The files that wait, and the rules of who gets one.
 #[derive(Debug)]
 pub(super) struct Spares {

@@ -7,7 +7,7 @@ use gantry_model::{QueueId, QueueOffset, TopicConfig, TopicName};
 
 use super::world::{self, LIMITS, commit};
 use crate::{
-    AppendError, Batch, Now, RoomOptions, Shortage, Store, StoreOptions, Topic,
+    AppendError, Batch, Now, OnFull, RoomOptions, Shortage, Store, StoreOptions, Topic,
     log::memory_files::MemoryFiles, views::MemoryViews,
 };
 
@@ -259,4 +259,39 @@ fn store_opens_on_a_full_disk_and_serves_what_it_holds() {
     small.disk.set_capacity(small.disk.used() + 4 * SEGMENT_BYTES);
     small.tend();
     small.send().unwrap();
+}
+
+#[test]
+fn log_that_may_delete_the_oldest_stays_within_its_limit_and_takes_every_message() {
+    let bytes_max = 16 * SEGMENT_BYTES;
+    let mut small = Small::new(100, |options| {
+        options.room = RoomOptions { reserve_files: 2, bytes_max: Some(bytes_max) };
+        options.on_full = OnFull::DeleteOldest;
+    });
+    for sent in 1..3000 {
+        small.send().unwrap();
+        if sent % 10 == 0 {
+            small.commit(sent).unwrap();
+            small.tend();
+        }
+    }
+    let status = small.store.status();
+    assert!(
+        status.log_start.0 > 20 * SEGMENT_BYTES && status.file_bytes <= bytes_max,
+        "{status:?}"
+    );
+    assert!(status.file_bytes >= bytes_max / 2, "no more goes than has to: {status:?}");
+    assert_eq!(small.store.offset("group-7", &small.topic, QueueId(0)), Some(QueueOffset(2990)));
+}
+
+#[test]
+fn full_disk_lets_the_oldest_go_when_the_log_may_delete_them() {
+    let mut small = Small::new(6, |options| options.on_full = OnFull::DeleteOldest);
+    for _ in 0..10 {
+        let (sent, error) = small.fill(1000);
+        assert!(is_full(&error) && sent > 0, "{error}");
+        small.tend();
+        assert_eq!(small.store.shortage(), None);
+    }
+    assert!(small.store.log_start().0 > 0);
 }

@@ -10,6 +10,7 @@ mod faults_clock;
 mod faults_files;
 mod faults_io;
 mod faults_space;
+mod faults_tmpfs;
 mod faults_unlink;
 mod faults_views;
 mod faults_world;
