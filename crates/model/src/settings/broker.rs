@@ -87,12 +87,13 @@ settings! {
         pub retention: Duration = Duration::from_hours(72),
         /// Size of the log beyond which the oldest messages go, at least two segments. Default none.
         pub retention_size: Option<Bytes> = None,
-        /// Size of the log's files beyond which messages are refused, or the oldest go: see on_full. Two segments
-        /// of it are a reserve for offsets and other state. At least eight segments, and at least four more than
-        /// retention_size. Default none: as much as the disk takes.
+        /// Size of the log's files beyond which messages are refused or the oldest go, as the next setting says. Two
+        /// segments of it are a reserve for offsets and other state. At least eight segments, and four more than
+        /// the size before. Default none: as much as the disk takes.
         pub log_size_max: Option<Bytes> = None,
-        /// What happens when the log has its size, or the disk is full: refuse, messages are refused until
-        /// retention has made room, or delete_oldest, the oldest messages go, whatever their age. Default refuse.
+        /// What happens when the log has its size, or the disk is full: refuse messages until retention has made
+        /// room, or delete the oldest messages, whatever their age. One of `refuse` and `delete_oldest`. Default
+        /// `refuse`.
         pub on_full: OnFull = OnFull::Refuse,
         /// Memory that the whole process may use: the four sizes below follow from it where they are not set, and
         /// with the log's last blocks (a 32nd, at most 16Mi), keys that are in no file yet (a 16th, at most 32Mi),
