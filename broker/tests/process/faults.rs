@@ -167,9 +167,12 @@ async fn delayed_message_whose_delivery_the_disk_refuses_is_told_of_and_not_lost
     let channel = world.connect().await;
     assert_eq!(code(&channel, send("orders", &[], "first")).await, SUCCESS);
     assert_eq!(world.received(&channel).await, ["first"]);
-    // The next write is that of its delivery.
-    assert_eq!(code(&channel, send("orders", &[("TIMER_DELAY_MS", "300")], "late")).await, SUCCESS);
-    world.disk.fail(Operation::Write, 0, ErrorKind::Other);
+    let late = send("orders", &[("TIMER_DELAY_MS", "2000")], "late");
+    assert_eq!(code(&channel, late).await, SUCCESS);
+    // The next writes are that of its delivery and those of upkeep.
+    for _ in 0..8 {
+        world.disk.fail(Operation::Write, 0, ErrorKind::Other);
+    }
     until(async || (!world.telemetry.ready().is_ready()).then_some(())).await;
     let report = world.telemetry.ready().to_string();
     assert!(report.contains("since write "), "{report}");
