@@ -162,6 +162,21 @@ pub struct Storage {
     /// its messages again.
     #[serde(default)]
     pub when_deleted: WhenDeleted,
+
+    /// What happens when a broker's log has its part of the volume. With `Refuse` senders are told to try another
+    /// broker until retention has made room.
+    #[serde(default)]
+    pub on_full: OnFull,
+}
+
+/// What happens when a log has its size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnFull {
+    /// Messages are refused.
+    #[default]
+    Refuse,
+    /// The oldest messages are deleted, whatever their age, read or not.
+    DeleteOldest,
 }
 
 /// What becomes of volumes when their cluster is deleted.

@@ -18,7 +18,7 @@ mod topic;
 
 pub use broker_cluster::{
     AutoCreate, BrokerCluster, BrokerClusterSpec, BrokerClusterStatus, BrokerStatus, Endpoints,
-    Flush, NameServers, Retention, Storage, WhenDeleted,
+    Flush, NameServers, OnFull, Retention, Storage, WhenDeleted,
 };
 pub use common::{ClusterRef, Duration, DurationError};
 pub use consumer_group::{

@@ -9,10 +9,10 @@ use std::{
 };
 
 use gantry_model::settings::{
-    BrokerSettings, BrokerSettingsError, Bytes, Duration, FlushMode, InvalidSetting,
+    self, BrokerSettings, BrokerSettingsError, Bytes, Duration, FlushMode, InvalidSetting,
     NameServerSettings,
 };
-use gantry_resources::{BrokerCluster, BrokerClusterSpec, Flush};
+use gantry_resources::{BrokerCluster, BrokerClusterSpec, Flush, OnFull};
 use k8s_openapi::{
     api::core::v1::ResourceRequirements,
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
@@ -163,6 +163,15 @@ fn broker_settings(
         retention: Duration::from_secs(seconds),
         retention_size: retention_size.map(Bytes::new),
         segment_size: segment_size(size),
+        log_size_max: Some(log_size_max(
+            bytes("storage.size", &spec.storage.size)?,
+            size,
+            retention_size,
+        )),
+        on_full: match spec.storage.on_full {
+            OnFull::Refuse => settings::OnFull::Refuse,
+            OnFull::DeleteOldest => settings::OnFull::DeleteOldest,
+        },
         memory: memory.map(Bytes::new),
         auto_create_topics: spec.auto_create.topics,
         auto_create_groups: spec.auto_create.groups,
@@ -176,6 +185,15 @@ fn broker_settings(
 fn segment_size(volume_bytes: u64) -> Bytes {
     let part = (volume_bytes / 64).clamp(16 << 20, 1 << 30);
     Bytes::new(1 << part.ilog2())
+}
+
+/// Nine tenths of the volume, the two segments in reserve among them: the rest is for views, key index and what the
+/// file system keeps for itself. Where that is too little, or retention by size lets the log grow further, the file
+/// system has the last word, and sends are refused in the same way. `made_with_bytes` is what segments follow from.
+fn log_size_max(volume_bytes: u64, made_with_bytes: u64, retention_size: Option<u64>) -> Bytes {
+    let beside = 4 * segment_size(made_with_bytes).get();
+    let wished = retention_size.map_or(0, |size| size + beside);
+    Bytes::new((volume_bytes / 10 * 9).max(wished))
 }
 
 fn name_server_settings(
@@ -241,6 +259,8 @@ mod tests {
         assert_eq!(valid.brokers.len(), 1);
         assert_eq!(valid.brokers[0].flush, FlushMode::Sync);
         assert_eq!(valid.brokers[0].segment_size, Bytes::mib(128));
+        assert_eq!(valid.brokers[0].log_size_max, Some(Bytes::gib(9)));
+        assert_eq!(valid.brokers[0].on_full, settings::OnFull::Refuse);
         assert_eq!(valid.brokers[0].memory, Some(Bytes::gib(1)));
         assert_eq!(valid.nameserver_image, "registry/gantry-nameserver:1");
     }
@@ -274,6 +294,14 @@ mod tests {
         for (image, expected) in cases {
             assert_eq!(nameserver_image(image, &fixture::defaults()), expected, "{image:?}");
         }
+    }
+
+    #[test]
+    fn log_takes_nine_tenths_of_the_volume_as_it_is_asked_for_and_what_retention_by_size_wants() {
+        let gib = |count: u64| count << 30;
+        assert_eq!(log_size_max(gib(100), gib(10), None), Bytes::gib(90));
+        assert_eq!(log_size_max(gib(100), gib(64), Some(gib(80))), Bytes::gib(90));
+        assert_eq!(log_size_max(gib(100), gib(64), Some(gib(95))), Bytes::gib(99));
     }
 
     #[test]

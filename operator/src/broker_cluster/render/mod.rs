@@ -68,6 +68,7 @@ fn meta(cluster: &Valid<'_>, name: String, labels: BTreeMap<String, String>) -> 
 
 #[cfg(test)]
 mod tests {
+    use gantry_model::settings::{BrokerSettings, Bytes, NameServerSettings, OnFull};
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use serde::Serialize;
 
@@ -88,7 +89,7 @@ mod tests {
 groups: 2
 nameServers: {replicas: 2, resources: {limits: {memory: 128Mi}}}
 flush: Async
-storage: {size: 100Gi, storageClassName: fast, whenDeleted: Delete}
+storage: {size: 100Gi, storageClassName: fast, whenDeleted: Delete, onFull: DeleteOldest}
 retention: {time: 24h, size: 80Gi}
 autoCreate: {topics: true, groups: false}
 resources: {requests: {cpu: '1'}, limits: {memory: 4Gi}}
@@ -130,7 +131,7 @@ topologySpreadConstraints: [{maxSkew: 2, topologyKey: rack, whenUnsatisfiable: D
     }
 
     #[test]
-    fn grown_volume_changes_no_claim_template_and_replaces_no_pod() {
+    fn grown_volume_changes_no_claim_template_and_gives_the_log_its_part() {
         let made = [("shop-broker-0".to_owned(), Quantity("1Gi".into()))].into();
         let objects = rendered("{groups: 2, storage: {size: 64Gi}}", &made);
         let sizes = objects.stateful_sets.iter().filter_map(|set| {
@@ -138,13 +139,16 @@ topologySpreadConstraints: [{maxSkew: 2, topologyKey: rack, whenUnsatisfiable: D
             claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").cloned()
         });
         assert_eq!(sizes.map(|size| size.0).collect::<Vec<_>>(), ["1Gi", "64Gi"]);
-        let before = rendered("{storage: {size: 1Gi}}", &BTreeMap::new());
-        assert_eq!(objects.stateful_sets[1], before.stateful_sets[1]);
+        let limits = objects.config_maps.iter().filter_map(|map| {
+            let text = map.data.as_ref()?.get("broker.yaml")?;
+            serde_yaml::from_str::<BrokerSettings>(text).unwrap().log_size_max
+        });
+        let nine_tenths = Bytes::new((64 << 30) / 10 * 9);
+        assert_eq!(limits.collect::<Vec<_>>(), [nine_tenths; 2]);
     }
 
     #[test]
     fn settings_are_those_that_the_servers_read() {
-        use gantry_model::settings::{BrokerSettings, NameServerSettings};
         let objects = rendered(EVERYTHING, &BTreeMap::new());
         for map in &objects.config_maps {
             for (file, text) in map.data.iter().flatten() {
@@ -153,6 +157,7 @@ topologySpreadConstraints: [{maxSkew: 2, topologyKey: rack, whenUnsatisfiable: D
                         let settings: BrokerSettings = serde_yaml::from_str(text).unwrap();
                         assert_eq!(settings.validate(), Ok(()));
                         assert_eq!(settings.cluster_name, "shop");
+                        assert_eq!(settings.on_full, OnFull::DeleteOldest);
                     }
                     "nameserver.yaml" => {
                         let settings: NameServerSettings = serde_yaml::from_str(text).unwrap();
