@@ -247,6 +247,7 @@ fn tend(services: &Services, stop: &Stop) {
         {
             failed(services, "hiding of expired messages", &error);
         }
+        mark_if_idle(services);
         let is_short = room.look(services);
         let is_slow = now.monotonic_ms - slow_ms >= SLOW_MS;
         if is_slow {
@@ -265,6 +266,15 @@ fn tend(services: &Services, stop: &Stop) {
             newest_segment = services.store.newest_segment();
             room.may_maintain = maintain(services, now);
         }
+    }
+}
+
+fn mark_if_idle(services: &Services) {
+    if services.lifecycle.has_failed() {
+        return;
+    }
+    if let Err(error) = services.store.mark_if_idle() {
+        failed(services, "mark at the end of the log", &error);
     }
 }
 

@@ -167,7 +167,7 @@ impl Store {
     }
 
     /// Readers follow what is written, unless it has to be on disk first.
-    fn confirm_written(&self, end: PhysicalOffset) {
+    pub(crate) fn confirm_written(&self, end: PhysicalOffset) {
         if self.options.flush == Flush::Async {
             self.confirmed.fetch_max(end.0, Ordering::AcqRel);
         }

@@ -216,6 +216,17 @@ pub enum MaintainError {
     Room(#[from] RoomError),
 }
 
+/// Why the log of a store at rest was not ended with a mark.
+#[derive(Debug, thiserror::Error)]
+pub enum MarkError {
+    /// The mark could not be written.
+    #[error("write a mark")]
+    Append(#[from] log::AppendError),
+    /// The mark could not be synced.
+    #[error("sync the log")]
+    Sync(#[from] SyncError),
+}
+
 /// Why a store did not close cleanly. What was confirmed is safe: the next open replays it.
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {

@@ -10,6 +10,7 @@ mod damage;
 mod errors;
 mod expiry;
 mod groups;
+mod idle;
 pub mod image;
 pub mod inspect;
 pub mod keys;
@@ -40,8 +41,8 @@ pub mod views;
 pub use batch::{Batch, Ends, Index, KeySource, Placed};
 pub use damage::Damage;
 pub use errors::{
-    AppendError, CloseError, EncodeError, MaintainError, OpenError, ReadError, ReplayError,
-    SyncError,
+    AppendError, CloseError, EncodeError, MaintainError, MarkError, OpenError, ReadError,
+    ReplayError, SyncError,
 };
 pub use log::Shortage;
 pub use offsets::OffsetCommit;

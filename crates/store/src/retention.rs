@@ -411,9 +411,8 @@ impl Store {
     }
 
     /// Marks everything as synced, so that the next start can tell rot from a torn tail, and writes the key index.
-    pub(crate) fn close_log(&self, now: Now) -> Result<(), RetentionError> {
-        let mut nothing = RecordBatch::new();
-        self.tail.lock().writer.append_for(Purpose::State, &mut nothing, now.wall_ms)?;
+    pub(crate) fn close_log(&self) -> Result<(), RetentionError> {
+        self.end_with_mark(&mut self.tail.lock())?;
         self.sync()?;
         self.index_keys()?;
         Ok(self.upkeep.keys.seal(self.synced())?)

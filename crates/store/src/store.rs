@@ -22,6 +22,7 @@ use crate::{
     apply::Applier,
     damage::DamageList,
     errors::{CloseError, MaintainError, OpenError, ReadError, SyncError},
+    idle::Rest,
     log::{
         self, Log, LogOptions, StoreId,
         files::{Files, StdFiles},
@@ -64,6 +65,7 @@ pub struct Store {
     pub(crate) damage: Mutex<DamageList>,
     pub(crate) upkeep: Upkeep,
     pub(crate) scrub: Scrub,
+    pub(crate) rest: Rest,
     applying: Mutex<Applying>,
     lock: Mutex<Option<File>>,
 }
@@ -154,6 +156,7 @@ impl Store {
             damage: Mutex::default(),
             upkeep,
             scrub,
+            rest: Rest::default(),
             applying: Mutex::new(Applying {
                 applier: Applier::new(counters),
                 records: 0,
@@ -406,7 +409,7 @@ impl Store {
         self.sync()?;
         while self.apply_views(CLOSE_RECORDS)? > 0 {}
         self.flush_views(PhysicalOffset(self.applied.load(Ordering::Acquire)))?;
-        self.close_log(now)?;
+        self.close_log()?;
         self.lock.lock().take();
         Ok(())
     }

@@ -6,6 +6,7 @@ mod batch;
 mod blocks;
 pub mod crash_states;
 pub mod files;
+mod mark;
 pub mod memory_files;
 mod own;
 mod reader;

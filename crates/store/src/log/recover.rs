@@ -72,6 +72,8 @@ pub(super) struct Tail {
     pub(super) last_time_ms: Option<u64>,
     /// Known to be synced, by the newest header or mark or by the caller's word.
     pub(super) synced: u64,
+    /// Where a mark ends that covers everything in front of it, if one was met.
+    ended: u64,
     newest_image: Option<PhysicalOffset>,
     damage: Vec<Damage>,
 }
@@ -112,8 +114,13 @@ pub(super) fn open(
     let shared =
         Shared::new(files, dir_of_log, store_id, segments, tail.end, last_time_ms, block_bytes);
     let log = Log(Arc::new(shared));
-    let recovered =
-        Recovered { active, at: tail.end, newest_image: tail.newest_image, marked: tail.synced };
+    let recovered = Recovered {
+        active,
+        at: tail.end,
+        newest_image: tail.newest_image,
+        marked: tail.synced,
+        ended: tail.ended,
+    };
     let writer =
         LogWriter::new(log.clone(), options.epoch, options.segment_bytes, options.room, recovered);
     Ok((writer, log, report))
@@ -232,6 +239,7 @@ pub(super) fn find_tail(
         reason: None,
         last_time_ms: None,
         synced: start,
+        ended: 0,
         newest_image: newest.and_then(|(header, _)| header.newest_image),
         damage: damaged_headers(found, start, &mut walker)?,
     };
@@ -268,11 +276,14 @@ fn walk_to_tail(walker: &mut Walker, tail: &mut Tail) -> Result<(), OpenError> {
     loop {
         match walker.step(tail.end)? {
             Step::Record(place) => {
-                tail.last_time_ms = Some(place.store_time_ms);
-                tail.end = place.next;
                 if let Some((_, synced)) = place.own.and_then(|own| own.witness()) {
                     tail.synced = tail.synced.max(synced.0);
+                    if synced.0 == tail.end {
+                        tail.ended = place.next;
+                    }
                 }
+                tail.last_time_ms = Some(place.store_time_ms);
+                tail.end = place.next;
             }
             Step::Filler { end } => tail.end = end,
             Step::End => return Ok(()),

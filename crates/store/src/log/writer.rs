@@ -35,15 +35,17 @@ pub struct LogWriter {
     epoch: u64,
     pub(super) segment_bytes: u64,
     /// The segment being written; `None` if the next batch begins a new one.
-    active: Option<Arc<Segment>>,
+    pub(super) active: Option<Arc<Segment>>,
     /// Position of the next byte.
-    at: u64,
-    last_time_ms: u64,
+    pub(super) at: u64,
+    pub(super) last_time_ms: u64,
     newest_image: Option<PhysicalOffset>,
     /// Up to where the last header or mark in the log says that it is synced.
     marked: u64,
+    /// Where the newest mark ends that covers everything in front of it.
+    pub(super) ended: u64,
     /// Frozen by `position_for` until the next append, so that its answer holds.
-    foretold: Option<Foretold>,
+    pub(super) foretold: Option<Foretold>,
     /// Segments that the log has given up and whose files are still there, oldest first.
     pub(super) doomed: VecDeque<Arc<Segment>>,
     /// Files that wait to become segments.
@@ -59,6 +61,7 @@ pub(super) struct Recovered {
     pub(super) at: u64,
     pub(super) newest_image: Option<PhysicalOffset>,
     pub(super) marked: u64,
+    pub(super) ended: u64,
 }
 
 impl std::fmt::Debug for LogWriter {
@@ -79,7 +82,7 @@ impl LogWriter {
         recovered: Recovered,
     ) -> Self {
         let last_time_ms = log.last_time_ms();
-        let Recovered { active, at, newest_image, marked } = recovered;
+        let Recovered { active, at, newest_image, marked, ended } = recovered;
         Self {
             log,
             epoch,
@@ -89,6 +92,7 @@ impl LogWriter {
             last_time_ms,
             newest_image,
             marked,
+            ended,
             foretold: None,
             doomed: VecDeque::new(),
             spares: Spares::new(room, segment_bytes),
@@ -213,7 +217,7 @@ impl LogWriter {
     }
 
     /// Whether a batch has room in the segment being written, before the filler.
-    fn fits(&self, bytes: u64, mark: Option<u64>) -> bool {
+    pub(super) fn fits(&self, bytes: u64, mark: Option<u64>) -> bool {
         self.active.as_ref().is_some_and(|segment| {
             self.at + self.prefix_bytes(mark) + bytes + FILLER_BYTES_MIN <= segment.end()
         })
@@ -339,9 +343,9 @@ impl LogWriter {
 
 /// What the next append will do beside writing its batch.
 #[derive(Debug, Clone, Copy)]
-struct Foretold {
+pub(super) struct Foretold {
     /// The position that a mark will tell, if it is news.
-    mark: Option<u64>,
+    pub(super) mark: Option<u64>,
 }
 
 /// What goes in front of a batch.

@@ -15,6 +15,7 @@ mod faults_unlink;
 mod faults_views;
 mod faults_world;
 mod generations;
+mod idle;
 mod inspect;
 mod offsets;
 mod power_cut;

@@ -4,6 +4,7 @@
 mod append;
 mod crash;
 mod faults;
+mod mark;
 mod recovery;
 
 use std::{

@@ -74,6 +74,18 @@ fn bit_of_any_record_in_the_newest_segment_costs_that_record_alone() {
 }
 
 #[test]
+fn bit_of_the_last_batch_costs_one_record_also_after_a_kill_of_a_store_at_rest() {
+    let scene = Scene::killed(&[&["a"], &["b", "c", "d"]]);
+    for (body, place) in &scene.messages {
+        for views in [Views::Kept, Views::Lost] {
+            let flipped = scene.flipped(place.end - 50, 3, views);
+            assert_eq!(flipped.read_all(), scene.bodies_beside(place), "{body}, views {views:?}");
+            assert!(flipped.reports_only(place.start), "{body}, views {views:?}");
+        }
+    }
+}
+
+#[test]
 fn every_bit_of_the_newest_segments_header_is_found_and_costs_no_message() {
     let scene = three_segments();
     let all = scene.bodies_beside(&(0..0));

@@ -1,4 +1,4 @@
-//! A store that was closed in order, on a disk and with views in memory, of which each flip gets a copy.
+//! A store that was closed in order or died at rest, on a disk and with views in memory, of which each flip gets a copy.
 //! Invariant: what is not flipped is synced, and some mark says so.
 
 use std::{
@@ -47,6 +47,19 @@ fn now() -> Now {
 impl Scene {
     /// Batches of messages, each synced before the next one.
     pub(super) fn with(batches: &[&[&str]]) -> Self {
+        Self::ended(batches, |store| store.close(now()).unwrap())
+    }
+
+    /// The same in a store that died at rest.
+    pub(super) fn killed(batches: &[&[&str]]) -> Self {
+        Self::ended(batches, |store| {
+            assert!(!store.mark_if_idle().unwrap(), "it may be on its way to rest");
+            assert!(store.mark_if_idle().unwrap());
+            while store.apply_views(7).unwrap() > 0 {}
+        })
+    }
+
+    fn ended(batches: &[&[&str]], end: impl FnOnce(&Store)) -> Self {
         let (disk, views) = (MemoryFiles::new(), Arc::new(MemoryViews::new()));
         let files = Arc::new(disk.clone());
         let (store, _) = Store::open_on(options(), views.clone(), files, now()).unwrap();
@@ -64,7 +77,7 @@ impl Scene {
             }
             store.sync().unwrap();
         }
-        store.close(now()).unwrap();
+        end(&store);
         Self { disk, views: views.settled(), messages }
     }
 
