@@ -75,8 +75,11 @@ impl Gate {
     }
 
     fn pass(&self, step: Step) {
-        let mut closed = self.closed.lock();
-        self.opened.wait_while(&mut closed, |closed| *closed == Some(step));
+        // The worker that waits here may be the one that is to look after timers and sockets.
+        tokio::task::block_in_place(|| {
+            let mut closed = self.closed.lock();
+            self.opened.wait_while(&mut closed, |closed| *closed == Some(step));
+        });
     }
 }
 
