@@ -11,6 +11,7 @@ mod budget;
 mod connection;
 mod driver;
 mod lag;
+mod receive;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

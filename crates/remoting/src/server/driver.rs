@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::budget::Kept;
 use super::lag::Lag;
+use super::receive::ReceiveBound;
 use super::{Answers, CloseReason, Connection, Counters, Request, ServerLimits, Service, Shared};
 use crate::envelope::Command;
 use crate::frame::Frame;
@@ -28,10 +29,6 @@ use crate::outbound::reset;
 const READ_BYTES_MIN: usize = 8 * 1024;
 /// Read size that a busy connection grows to.
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// Least part of a connection of what the system may hold.
-const RECEIVE_BYTES_MIN: usize = 64 * 1024;
-/// Largest part: what Linux lets a receive buffer grow to by itself.
-const RECEIVE_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// First byte of a TLS handshake record; a plain frame never begins with it, for its length would
 /// be above the limit.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -45,7 +42,7 @@ pub(super) struct Driver<'s, S> {
     kept: Kept,
     lag: Lag,
     /// What the system may hold of this connection.
-    receive_bytes: usize,
+    receive: ReceiveBound,
     /// Memory that the outbound side keeps.
     outbound_bytes: usize,
     /// A frame that is not complete.
@@ -69,7 +66,7 @@ impl<'s, S: Service> Driver<'s, S> {
             shared,
             kept: Kept::new(Arc::clone(&shared.budget)),
             lag: Lag::new(Instant::now()),
-            receive_bytes: RECEIVE_BYTES_MAX,
+            receive: ReceiveBound::default(),
             outbound_bytes: 0,
             partial: Part::nothing(connection),
             inbound: BytesMut::new(),
@@ -160,15 +157,9 @@ impl<'s, S: Service> Driver<'s, S> {
             Ok(left) => self.lag.note_left(left, self.last_activity),
             Err(error) => tracing::debug!(%error, "the system does not say how much it holds"),
         }
-        let connections = self.counters.connections.load(Ordering::Relaxed).max(1) as usize;
-        let share = self.limits.receive_bytes_max / connections;
-        let part = share.clamp(RECEIVE_BYTES_MIN, RECEIVE_BYTES_MAX);
-        if part > self.receive_bytes / 2 && part < self.receive_bytes * 2 {
-            return;
-        }
-        self.receive_bytes = part;
-        // The system doubles it, for what it needs besides.
-        if let Err(error) = rustix::net::sockopt::set_socket_recv_buffer_size(stream, part / 2) {
+        let connections = self.counters.connections.load(Ordering::Relaxed) as usize;
+        let bytes_max = self.limits.receive_bytes_max;
+        if let Err(error) = self.receive.adjust(stream, bytes_max, connections) {
             tracing::debug!(%error, "the receive buffer keeps its size");
         }
     }
