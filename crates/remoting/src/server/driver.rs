@@ -1,7 +1,8 @@
 //! The task of one connection: wait, read, hand over, write.
 //!
 //! While a write waits for the peer nothing is read, so a peer that does not read cannot make the
-//! server do more for it. Buffers start small, grow with what arrives, and shrink when idle, or after each turn when
+//! server do more for it. A connection that is behind gives way after each full read, so that none waits for another's
+//! backlog. Buffers start small, grow with what arrives, and shrink when idle, or after each turn when
 //! all connections together keep too much.
 
 use std::pin::{Pin, pin};
@@ -14,6 +15,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::budget::Kept;
@@ -53,6 +55,8 @@ pub(super) struct Driver<'s, S> {
     answers: Answers,
     /// Whether any byte was read yet.
     begun: bool,
+    /// Whether the last read was as large as one may be: there is more.
+    is_behind: bool,
     last_activity: Instant,
 }
 
@@ -74,6 +78,7 @@ impl<'s, S: Service> Driver<'s, S> {
             requests: Vec::new(),
             answers: Answers::new(),
             begun: false,
+            is_behind: false,
             last_activity: Instant::now(),
         }
     }
@@ -90,6 +95,11 @@ impl<'s, S: Service> Driver<'s, S> {
             }
             if let Some(reason) = self.connection.outbound.closed() {
                 return reason;
+            }
+            if std::mem::take(&mut self.is_behind) {
+                // The runtime would let it go on for a hundred reads, and look for what came on other connections
+                // after some dozens of such turns.
+                yield_now().await;
             }
         }
     }
@@ -139,6 +149,7 @@ impl<'s, S: Service> Driver<'s, S> {
         self.last_activity = Instant::now();
         self.answers.waited = self.lag.read(count, self.last_activity);
         if count == spare {
+            self.is_behind = count >= READ_BYTES_MAX;
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
             if self.lag.is_passed() {
                 self.look_behind(reader.as_ref());
