@@ -119,6 +119,9 @@ impl Metrics {
         for (name, value) in values {
             gauge!(name, labels.clone()).set(value);
         }
+        if let Some(bytes) = self.services.store.pending_bytes() {
+            gauge!("gantry_timers_pending_bytes", self.common()).set(bytes as f64);
+        }
         if let Some(limit) = self.services.settings.log_size_max {
             gauge!("gantry_storage_limit_bytes", labels).set(limit.get() as f64);
         }

@@ -225,6 +225,9 @@ fn scrub(services: &Services, stop: &Stop) {
 
 fn tend(services: &Services, stop: &Stop) {
     be_nice();
+    if let Err(error) = services.store.measure_pending() {
+        failed(services, "measure of what waits", &error);
+    }
     let mut slow_ms = services.clock.monotonic_ms();
     let mut newest_segment = services.store.newest_segment();
     let mut room = Room::default();

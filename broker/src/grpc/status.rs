@@ -41,10 +41,16 @@ impl From<&AppendError> for Refusal {
             AppendError::RecordTooLarge(_) | AppendError::Encode(_) => Code::MessageBodyTooLarge,
             AppendError::Full(_)
             | AppendError::Stopped(_)
+            | AppendError::PendingFull { .. }
             | AppendError::AlreadyEnded { .. }
             | AppendError::Views(_) => Code::InternalServerError,
         };
-        Self::new(code, error.to_string())
+        let message = match error {
+            // Which limit it is, and what is used of it.
+            AppendError::Full(cause) => format!("{error}: {cause}"),
+            _ => error.to_string(),
+        };
+        Self::new(code, message)
     }
 }
 
@@ -89,5 +95,21 @@ impl From<&SendError> for Refusal {
             SendError::Unavailable { .. } => Code::InternalServerError,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_store::{Shortage, log};
+
+    use super::*;
+
+    #[test]
+    fn full_log_says_which_limit_it_met_and_what_is_used_of_it() {
+        let shortage = Shortage::Limit { log_bytes: 4096, bytes_max: 5000 };
+        let refusal = Refusal::from(&AppendError::Full(log::AppendError::Short(shortage)));
+        assert_eq!(refusal.code, Code::InternalServerError);
+        let words = &refusal.message;
+        assert!(words.contains("4096 bytes") && words.contains("its limit of 5000"), "{words}");
     }
 }

@@ -73,7 +73,10 @@ fn of_append(error: &AppendError) -> ResponseCode {
         AppendError::Full(_) | AppendError::Stopped(_) => ResponseCode::SERVICE_NOT_AVAILABLE,
         AppendError::TopicGone { .. } => ResponseCode::TOPIC_NOT_EXIST,
         AppendError::RecordTooLarge(_) | AppendError::Encode(_) => ResponseCode::MESSAGE_ILLEGAL,
-        AppendError::AlreadyEnded { .. } | AppendError::Views(_) => ResponseCode::SYSTEM_ERROR,
+        // As the reference when its timers are under flow control.
+        AppendError::PendingFull { .. }
+        | AppendError::AlreadyEnded { .. }
+        | AppendError::Views(_) => ResponseCode::SYSTEM_ERROR,
     }
 }
 

@@ -406,6 +406,9 @@ impl Sends {
         let seen = Seen::of(request.properties);
         check_kind(request, &seen)?;
         let due = if target.gave_up { None } else { due_of(&seen, &self.settings, now)? };
+        if due.is_some() {
+            self.store.check_pending()?;
+        }
         let drop = keys_to_drop(due, target.gave_up);
         let Outgoing { outbox, properties, .. } = outgoing;
         let unique = self.stamp.write(request.properties, &seen, drop, now, properties);

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use gantry_model::settings::FlushMode;
+use gantry_model::settings::{Bytes, FlushMode};
 
 use super::world::*;
 
@@ -94,5 +94,31 @@ async fn message_of_a_topic_that_was_made_again_never_reaches_its_successor() {
     until(async || services.store.next_due_ms().is_none().then_some(())).await;
     let answer = call(&channel, pull("g", "orders", 0, "*")).await;
     assert_eq!(bodies(&answer), ["of the new one"]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn beyond_a_quarter_of_the_log_messages_that_wait_are_refused_and_others_taken() {
+    let world = World::start_with(|settings| settings.retention_size = Some(Bytes::mib(32))).await;
+    let channel = world.connect().await;
+    let store = &world.broker.services().store;
+    assert_eq!(code(&channel, send("orders", &[], "at once")).await, 0);
+    until(async || store.pending_bytes()).await;
+    let body = "m".repeat(3 << 20);
+    let late = || send("orders", &[("TIMER_DELAY_SEC", "3600")], &body);
+    for _ in 0..3 {
+        assert_eq!(code(&channel, late()).await, 0);
+    }
+    let pending = store.pending_bytes().unwrap();
+    assert!(pending > 9 << 20, "{pending}");
+    for entry in [("TIMER_DELAY_SEC", "3600"), ("DELAY", "18")] {
+        let refused = call(&channel, send("orders", &[entry], "late")).await;
+        let remark = refused.remark.unwrap();
+        assert_eq!(refused.code, 1, "{remark}");
+        let rule = format!("take {pending} bytes of the log, no more are taken beyond 8388608");
+        assert!(remark.contains(&rule), "{remark}");
+    }
+    assert_eq!(code(&channel, send("orders", &[], &body)).await, 0);
+    assert!(world.telemetry.render_metrics().contains("gantry_timers_pending_bytes"));
     world.stop().await;
 }

@@ -60,7 +60,7 @@ impl Store {
         self.check_room(batch.len() * MESSAGE_BYTES, 0)?;
         self.resolve_queues(batch)?;
         let claimed = self.claim_ends(&batch.items)?;
-        let outcome = self.append_claimed(purpose, batch, now);
+        let outcome = self.append_claimed(purpose, batch, self.bytes_of(&claimed), now);
         if outcome.is_err() {
             self.release(claimed);
         }
@@ -71,6 +71,7 @@ impl Store {
         &self,
         purpose: Purpose,
         batch: &mut Batch,
+        ended_bytes: u64,
         now: Now,
     ) -> Result<Ticket, AppendError> {
         let mut tail = self.tail.lock();
@@ -88,6 +89,7 @@ impl Store {
         };
         note_placed(batch, appended.start, appended.store_time_ms);
         self.note_messages(batch);
+        self.note_pending(&batch.items, ended_bytes);
         self.confirm_written(appended.end);
         Ok(Ticket { end: appended.end })
     }
@@ -248,6 +250,7 @@ impl Store {
             found = gone.is_some();
             gone.into_iter().collect()
         })?;
+        self.pending.topic_gone();
         Ok(found.then_some(ticket))
     }
 

@@ -107,6 +107,17 @@ pub enum AppendError {
     /// The disk, or the log's share of it, is full.
     #[error("the log is full")]
     Full(#[source] log::AppendError),
+    /// Pending timers hold so much of the log that no new one is taken.
+    #[error(
+        "timer messages that wait take {bytes} bytes of the log, no more are taken beyond {bytes_max}, \
+         a quarter of its size"
+    )]
+    PendingFull {
+        /// Bytes of their records.
+        bytes: u64,
+        /// Bytes beyond which new ones are refused.
+        bytes_max: u64,
+    },
     /// The writer has stopped: the store must be opened again.
     #[error("the log's writer has stopped")]
     Stopped(#[source] Option<log::AppendError>),

@@ -18,6 +18,7 @@ pub mod log;
 pub mod log_start;
 mod offsets;
 mod options;
+mod pending;
 mod planted;
 mod query;
 mod queues;

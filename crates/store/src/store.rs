@@ -28,6 +28,7 @@ use crate::{
         files::{Files, StdFiles},
     },
     options::{Flush, Now, StoreOptions},
+    pending::PendingBytes,
     planted::VIEW_APPLIED_TWICE,
     queues::Queues,
     recover::{Restored, restore},
@@ -57,6 +58,7 @@ pub struct Store {
     pub(crate) tables: Tables,
     pub(crate) queues: Queues,
     pub(crate) timers: Timers,
+    pub(crate) pending: PendingBytes,
     pub(crate) ring: Mutex<Ring>,
     /// Bytes of the ring, readable without its lock.
     pub(crate) ring_bytes: AtomicUsize,
@@ -149,6 +151,7 @@ impl Store {
             tables,
             queues: Queues::default(),
             timers: Timers::default(),
+            pending: PendingBytes::new(&options),
             ring: Mutex::default(),
             ring_bytes: AtomicUsize::new(0),
             confirmed: AtomicU64::new(end.0),
@@ -364,6 +367,7 @@ impl Store {
     /// views when a replay would take long.
     pub fn maintain(&self, now: Now) -> Result<Maintenance, MaintainError> {
         self.note_broken_keys();
+        self.measure_pending()?;
         self.index_keys()?;
         let forgotten = self.forget_and_find_room(now)?;
         self.views.note_log_start(self.log_start());

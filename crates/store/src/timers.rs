@@ -30,6 +30,12 @@ pub(crate) type Pending = (Timer, Option<TopicId>);
 #[derive(Debug, Default)]
 pub(crate) struct Timers(Mutex<Overlay>);
 
+/// Timers that were set or have ended and may not be so in the views.
+pub(crate) struct Unapplied {
+    pub(crate) set: BTreeMap<Timer, Option<TopicId>>,
+    pub(crate) ended: BTreeSet<Timer>,
+}
+
 #[derive(Debug, Default)]
 struct Overlay {
     /// Set, and perhaps not in the views.
@@ -120,6 +126,12 @@ impl Timers {
         for timer in sides.iter().filter_map(|side| side.ends).map(Timer::from) {
             overlay.ended.remove(&timer);
         }
+    }
+
+    /// What the views may not show as it is.
+    pub(crate) fn unapplied(&self) -> Unapplied {
+        let overlay = self.0.lock();
+        Unapplied { set: overlay.set.clone(), ended: overlay.ended.clone() }
     }
 
     /// A topic was deleted and the views no longer hold its timers.

@@ -8,7 +8,7 @@ use gantry_model::{QueueId, QueueOffset, TopicConfig, TopicName};
 use super::world::{self, LIMITS, commit};
 use crate::{
     AppendError, Batch, Now, OnFull, RoomOptions, Shortage, Store, StoreOptions, Topic,
-    log::memory_files::MemoryFiles, views::MemoryViews,
+    change::PARK_TOPIC, log::memory_files::MemoryFiles, views::MemoryViews,
 };
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
@@ -294,4 +294,35 @@ fn full_disk_lets_the_oldest_go_when_the_log_may_delete_them() {
         assert_eq!(small.store.shortage(), None);
     }
     assert!(small.store.log_start().0 > 0);
+}
+
+#[test]
+fn oldest_that_go_for_the_sake_of_room_leave_what_waits_for_its_time() {
+    let bytes_max = 10 * SEGMENT_BYTES;
+    let mut small = Small::new(100, |options| {
+        options.room = RoomOptions { reserve_files: 2, bytes_max: Some(bytes_max) };
+        options.on_full = OnFull::DeleteOldest;
+    });
+    let config = TopicConfig::new(TopicName::new(PARK_TOPIC).unwrap(), 18);
+    let parking = small.store.put_topic(config, small.now()).unwrap().0;
+    let due: Vec<u64> = (1..=5).map(|n| 1_800_000_000_000 + n).collect();
+    for due_ms in &due {
+        world::park(&small.store, &parking, "orders", *due_ms, small.now());
+    }
+    for sent in 1..2000 {
+        small.send().unwrap();
+        if sent % 10 == 0 {
+            small.tend();
+        }
+    }
+    assert!(small.store.log_start().0 > 10 * SEGMENT_BYTES);
+    small.reopen();
+    let pending = small.store.due_timers(u64::MAX - 1, 100).unwrap();
+    assert_eq!(pending.iter().map(|timer| timer.due_ms).collect::<Vec<_>>(), due);
+    for timer in pending {
+        let record = small.store.read_record(timer.position).unwrap();
+        assert!(record.is_some(), "what waits is in the log: {timer:?}");
+        let topic = Arc::clone(&small.topic);
+        world::fire(&small.store, &topic, timer.due_ms, timer.position, small.now()).unwrap();
+    }
 }

@@ -18,6 +18,7 @@ mod generations;
 mod idle;
 mod inspect;
 mod offsets;
+mod pending;
 mod power_cut;
 mod queues;
 mod recovery;
