@@ -20,10 +20,14 @@ soak_port="${GANTRY_SOAK_PORT:-19870}"
 
 end_soak() {
   local pid code="$1"
+  # Who reads the output may be gone; messages have to go all the same.
+  trap '' PIPE
+  set +e
   for pid in "${helpers[@]}" $server_pid; do
     kill "$pid" 2>/dev/null || true
   done
   wait
+  rm -rf "$soak_folder/data"
   if [[ "$code" != 0 || -n "${GANTRY_SOAK_KEEP:-}" ]]; then keep_evidence; fi
   rm -rf "$soak_folder"
 }
@@ -109,26 +113,33 @@ memory_kib() { awk '$1 == "RssAnon:" { print $2 }' "/proc/$server_pid/status"; }
 # at_least VALUE PERCENT OF: whether VALUE is at least so much of OF.
 at_least() { awk -v value="$1" -v percent="$2" -v of="$3" 'BEGIN { exit !(value >= of * percent / 100) }'; }
 
-# hold WHAT COMMAND…: a promise, printed and remembered.
+# percent VALUE OF: how much VALUE is of OF.
+percent() { awk -v value="$1" -v of="$2" 'BEGIN { printf "%.1f %%", (of > 0 ? 100 * value / of : 0) }'; }
+
+# What was promised under which load, and whether it held: printed by `conclude`.
+verdicts=()
+# The load that promises are about.
+soak_load='all'
+
+# hold WHAT MEASURED COMMAND…: a promise, what was measured of it, and a command that tells whether it holds.
 hold() {
-  local what="$1"
-  shift
-  if "$@"; then
-    echo "  holds: $what"
-  else
-    echo "  FAILS: $what"
-    verdict=1
-  fi
+  local what="$1" measured="$2" result=holds
+  shift 2
+  "$@" || result=FAILS verdict=1
+  verdicts+=("$(printf '%-7s %-16s %-74s %s' "$result" "$soak_load" "$what" "$measured")")
 }
 
 server_lives() { kill -0 "$server_pid" 2>/dev/null; }
 
 no_panic() { ! grep -q panicked "$soak_folder/server.log"; }
 
-# conclude NAME: the last line, and the exit code.
+# conclude NAME: the table of promises, the last line, and the exit code.
 conclude() {
-  hold 'the server runs' server_lives
-  hold 'no panic in its log' no_panic
+  soak_load='all'
+  hold 'the server runs' - server_lives
+  hold 'no panic in its log' - no_panic
+  printf '\n%-7s %-16s %-74s %s\n' verdict load promise measured
+  printf '%s\n' "${verdicts[@]}"
   if [[ $verdict == 0 ]]; then echo "$1: passed"; else echo "$1: FAILED"; fi
   exit "$verdict"
 }
