@@ -86,6 +86,11 @@ impl DamageList {
         self.newest.push(damage);
     }
 
+    /// Where the last damaged place of the log begins.
+    pub(crate) fn last_start(&self) -> Option<PhysicalOffset> {
+        self.known.last_key_value().map(|(start, _)| PhysicalOffset(*start))
+    }
+
     /// The newest places, the newest last.
     pub(crate) fn newest(&self) -> &[Damage] {
         &self.newest

@@ -57,6 +57,15 @@ pub enum OpenError {
     /// The newest state image could not be loaded.
     #[error("load the state image")]
     Image(#[from] ImageError),
+    /// The views are gone, and so is each state image that the log had. The messages in it are whole.
+    #[error(
+        "topics, groups and offsets are lost: the views are gone, the log begins at {start}, and no state image in it is \
+         whole; `gantry store verify` names the damaged places, `gantry store dump` shows the messages"
+    )]
+    StateLost {
+        /// Where the log begins.
+        start: PhysicalOffset,
+    },
     /// Key index or retention could not be opened.
     #[error("open the upkeep")]
     Upkeep(#[source] RetentionError),

@@ -9,6 +9,7 @@ pub mod change;
 mod damage;
 mod errors;
 mod expiry;
+mod gaps;
 mod groups;
 mod idle;
 pub mod image;

@@ -137,6 +137,15 @@ impl Queues {
         Arc::clone(slots.queues[slot as usize].as_ref().expect("a queue in the ring has a slot"))
     }
 
+    /// Moves the next offset of every queue, none of which has an entry in the ring.
+    pub(crate) fn skip(&self, lost: u64) {
+        for queue in self.by_key.read().values() {
+            let mut state = queue.state.lock();
+            state.next = state.next.saturating_add(lost);
+            state.base = state.next;
+        }
+    }
+
     /// Forgets the queues of a topic, none of which has an entry in the ring.
     pub(crate) fn remove_topic(&self, topic: TopicId) {
         let mut by_key = self.by_key.write();

@@ -62,6 +62,10 @@ impl Store {
         if let (ReadStatus::NoMatch, Some(queue)) = (status, found) {
             let mut picked = Picked::new(from, limits, accept);
             self.visit_entries(&queue, from, max, &mut |offset, entry| picked.look(offset, entry))?;
+            if !picked.is_full {
+                // There may be a gap in front of the end.
+                picked.next = max;
+            }
             self.deliver(&picked, &mut read, out)?;
         }
         Ok(read)
@@ -435,24 +439,27 @@ struct Picked<'a> {
     entries: Vec<Entry>,
     bytes: usize,
     scanned: u32,
+    is_full: bool,
     next: QueueOffset,
 }
 
 impl<'a> Picked<'a> {
     fn new(from: QueueOffset, limits: ReadLimits, accept: &'a dyn Fn(i64) -> bool) -> Self {
         let entries = Vec::with_capacity(limits.messages_max.min(64) as usize);
-        Self { limits, accept, entries, bytes: 0, scanned: 0, next: from }
+        Self { limits, accept, entries, bytes: 0, scanned: 0, is_full: false, next: from }
     }
 
     fn look(&mut self, offset: QueueOffset, entry: Entry) -> Step {
         if self.scanned >= self.limits.scan_max
             || self.entries.len() >= self.limits.messages_max as usize
         {
+            self.is_full = true;
             return Step::Stop;
         }
         if (self.accept)(entry.tag_hash) {
             let bytes = self.bytes + entry.size as usize;
             if !self.entries.is_empty() && bytes > self.limits.bytes_max {
+                self.is_full = true;
                 return Step::Stop;
             }
             self.bytes = bytes;

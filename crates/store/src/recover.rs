@@ -8,7 +8,7 @@ use crate::{
     apply,
     change::{self, Change, Message},
     errors::{OpenError, ReplayError},
-    image,
+    image::{self, ImageAt},
     log::{Log, Walked},
     log_start,
     ring::Side,
@@ -64,24 +64,45 @@ pub(crate) fn restore(
             Err(error) => tracing::warn!(%error, "views that cannot be read are made again"),
         }
     }
+    // Looked for first: views of another release's layout still hold what a lost image would take along.
+    let image = usable_image(log, named_image)?;
     views.clear()?;
-    let from = load_newest_image(views, log, named_image)?;
+    let from = match image {
+        Some(image) => load_image(views, log, &image)?,
+        None => log.start(),
+    };
     Ok(Restored { tables: Tables::load(views)?, from, rebuilt: true })
 }
 
-/// Fills empty views from the newest state image, and gives the position up to which they are then applied.
-fn load_newest_image(
+/// The newest state image from which the views can be made again; none if the log itself has everything.
+///
+/// An image whose records are damaged is passed over: an older one does as well if the log still holds all state behind
+/// it.
+fn usable_image(log: &Log, named: Option<PhysicalOffset>) -> Result<Option<ImageAt>, OpenError> {
+    let start = log.start();
+    // A segment's header names the image that was newest when the segment was begun; later ones are behind it.
+    let named = named.unwrap_or(start).max(start);
+    for from in [named, start] {
+        let image = image::newest(log, from, log.written())?;
+        if let Some(image) = image.filter(|image| image.position >= start) {
+            return Ok(Some(image));
+        }
+        if from == start {
+            break;
+        }
+    }
+    if start > PhysicalOffset(0) { Err(OpenError::StateLost { start }) } else { Ok(None) }
+}
+
+/// Fills empty views from a state image, and gives the position up to which they are then applied.
+fn load_image(
     views: &dyn ViewStore,
     log: &Log,
-    named: Option<PhysicalOffset>,
+    image: &ImageAt,
 ) -> Result<PhysicalOffset, OpenError> {
-    // A segment's header names the image that was newest when the segment was begun; later ones are behind it.
-    let Some(image) = image::newest(log, named.unwrap_or(log.start()), log.written())? else {
-        return Ok(log.start());
-    };
     let mut loader = Loader { views, batch: ViewBatch::new(), counters: Counters::default() };
     let mut outcome = Ok(());
-    image::load(log, &image, &mut |entry| {
+    image::load(log, image, &mut |entry| {
         if outcome.is_ok() {
             outcome = loader.state(&entry);
         }
@@ -159,7 +180,11 @@ impl Store {
             match cursor.next().map_err(|error| failed(ReplayError::Read(error)))? {
                 None => return Ok(Replayed { records, log_start }),
                 Some(Walked::Damage(damage)) => {
-                    self.note_damage(damage.position..damage.end, damage.reason.to_string());
+                    let place = damage.position..damage.end;
+                    self.note_damage(place.clone(), damage.reason.to_string());
+                    if damage.may_hide_records() {
+                        self.skip_lost_offsets(place).map_err(|error| failed(error.into()))?;
+                    }
                 }
                 Some(Walked::Record { record, .. }) => {
                     let change = change::of_record(&record, &self.tables.topics.read());

@@ -207,6 +207,8 @@ struct UpkeepState {
     clock: AgeClock,
     steady: SteadyClock,
     image: Option<ImageAt>,
+    /// Whether a segment's header names an image that is not whole.
+    is_image_lost: bool,
 }
 
 impl std::fmt::Debug for Upkeep {
@@ -231,7 +233,9 @@ impl Upkeep {
         let image = named_image.map_or(Ok(None), |begin| image::at(log, begin))?;
         let clock = AgeClock::new(log.last_time_ms(), now);
         let steady = SteadyClock::new(now);
-        Ok(Self { keys, state: Mutex::new(UpkeepState { clock, steady, image }) })
+        let is_image_lost = named_image.is_some() && image.is_none();
+        let state = UpkeepState { clock, steady, image, is_image_lost };
+        Ok(Self { keys, state: Mutex::new(state) })
     }
 
     /// Time before which everything was stored longer than `age_ms` ago, for sure.
@@ -248,10 +252,13 @@ impl Store {
     pub(crate) fn forget_old(&self, now: Now) -> Result<Forgotten, RetentionError> {
         let mut state = self.upkeep.state.lock();
         let trusted_ms = state.clock.advance(now);
+        let mut forgotten = Forgotten {
+            image_written: self.replace_image(&mut state, now)?,
+            ..Forgotten::default()
+        };
         let applied = self.views.applied()?;
         let segments = self.log.segments();
         let retention = self.retention();
-        let mut forgotten = Forgotten::default();
         let Some(before) = forget_before(&segments, retention, trusted_ms, applied) else {
             return Ok(forgotten);
         };
@@ -287,6 +294,22 @@ impl Store {
             retention.bytes = retention.bytes.into_iter().chain(bytes_max).min();
         }
         retention
+    }
+
+    /// Writes an image if the newest one, or state behind it, may be damaged: the views still hold what it said, and
+    /// could not be made again without it. Says whether it did.
+    fn replace_image(&self, state: &mut UpkeepState, now: Now) -> Result<bool, RetentionError> {
+        let newest = state.image.map_or(PhysicalOffset(0), |image| image.begin);
+        let is_behind = self.damage.lock().last_start().is_some_and(|start| start >= newest);
+        if !(is_behind || state.is_image_lost) || self.shortage().is_some() {
+            return Ok(false);
+        }
+        // The image has to be behind the damage, and to hold what was there.
+        self.sync()?;
+        self.apply_all()?;
+        state.image = Some(self.write_image(now)?);
+        state.is_image_lost = false;
+        Ok(true)
     }
 
     /// Appends the pending timers before `before` again; each copy ends its original in the same write.
@@ -352,7 +375,7 @@ impl Store {
         }
     }
 
-    fn write_image(&self, now: Now) -> Result<ImageAt, RetentionError> {
+    pub(crate) fn write_image(&self, now: Now) -> Result<ImageAt, RetentionError> {
         let snapshot = self.views.snapshot();
         let position = snapshot.applied()?;
         let image = image::write(&*snapshot, position, &mut |body| {

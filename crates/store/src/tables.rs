@@ -2,7 +2,7 @@
 //! Invariant: holds every state entry appended, in the log's order; equal to the views plus the ring.
 //! Leaves writing to the log to `append`.
 
-use gantry_model::PhysicalOffset;
+use gantry_model::{PhysicalOffset, QueueId, QueueOffset, TopicId};
 use parking_lot::RwLock;
 
 use crate::{
@@ -97,7 +97,7 @@ fn scan_state(views: &dyn ViewRead, emit: &mut dyn FnMut(StateEntry)) -> Result<
         let offset = layout::decode_u64(View::Offset, key, value)?;
         let group = gantry_model::GroupName::new(group)
             .map_err(|_| layout::malformed(View::Offset, key))?;
-        let offset = gantry_model::QueueOffset(offset);
+        let offset = QueueOffset(offset);
         emit(StateEntry::Offset(crate::OffsetCommit { group, topic, queue, offset }));
         Ok(())
     })
@@ -109,16 +109,25 @@ pub fn image_entries(
     emit: &mut dyn FnMut(StateEntry),
 ) -> Result<(), ViewError> {
     scan_state(views, emit)?;
-    scan_all(views, View::Meta, b"Q", &mut |key, value| {
-        let (topic, queue) = layout::decode_next_key(key)?;
-        let next = gantry_model::QueueOffset(layout::decode_u64(View::Meta, key, value)?);
+    next_offsets(views, &mut |topic, queue, next| {
         emit(StateEntry::NextOffset { topic, queue, next });
-        Ok(())
     })?;
     scan_all(views, View::Timer, &[], &mut |key, value| {
         let (due_ms, position) = layout::decode_timer_key(key)?;
         let target = layout::decode_timer_target(key, value)?;
         emit(StateEntry::Timer { due_ms, position, target });
+        Ok(())
+    })
+}
+
+/// The next offset of every queue that ever had a message.
+pub(crate) fn next_offsets(
+    views: &dyn ViewRead,
+    emit: &mut dyn FnMut(TopicId, QueueId, QueueOffset),
+) -> Result<(), ViewError> {
+    scan_all(views, View::Meta, b"Q", &mut |key, value| {
+        let (topic, queue) = layout::decode_next_key(key)?;
+        emit(topic, queue, QueueOffset(layout::decode_u64(View::Meta, key, value)?));
         Ok(())
     })
 }

@@ -271,6 +271,15 @@ pub struct Damage {
     pub reason: DamageReason,
 }
 
+impl Damage {
+    /// Whether records that clients know of may have lain there. A header or a filler is none.
+    pub(crate) fn may_hide_records(&self) -> bool {
+        let bytes = self.end.0 - self.position.0;
+        let is_header = self.file_offset == 0 && bytes == own::header_record_bytes();
+        !is_header && self.reason != DamageReason::Filler
+    }
+}
+
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (path, at, position, end) =

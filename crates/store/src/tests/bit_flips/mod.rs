@@ -2,6 +2,7 @@
 //! never delivered as something else than what was sent. What is intact is served on.
 
 mod keys;
+mod lost_views;
 mod records;
 mod scene;
 mod scrub;
