@@ -15,7 +15,7 @@ use std::{
 use bytes::BytesMut;
 use gantry_broker::{Broker, RunningBroker, SystemResolver, services::clock::Clock};
 use gantry_model::settings::{self, BrokerSettings, Bytes, FlushMode};
-use gantry_proto::v2::Code;
+use gantry_proto::v2::{Code, SendMessageRequest};
 use gantry_remoting::{
     Command, Frame, RequestCode,
     client::{Channel, ChannelSettings, PendingCall, RefuseRequests},
@@ -36,7 +36,7 @@ use tokio::{
 };
 
 use super::{
-    client::{Client, code as status_code, message, send as grpc_send},
+    client::{Client, code as status_code, message, of_client, send as grpc_send},
     world::{bodies, call, field, pull, send, soon, until},
 };
 
@@ -267,6 +267,48 @@ async fn sends_beyond_those_that_may_wait_for_the_disk_are_refused_and_none_that
     let expected: Vec<_> =
         ["first".to_owned()].into_iter().chain(sent).chain(["after".into()]).collect();
     assert!(found == expected, "{} messages of {}", found.len(), expected.len());
+    world.broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_calls_beyond_those_that_may_be_held_are_ended_before_their_bytes_are_taken() {
+    /// Two of them fit into what gRPC calls may hold, 4 MiB, and a third does not. Two may also wait for the disk;
+    /// that a third may not is told in band, after it was read.
+    const LARGE: usize = 1900 << 10;
+    let world = World::start(FlushMode::Sync).await;
+    let client =
+        Client::connect(format!("http://{}", world.broker.addresses().grpc)).await.unwrap();
+    let try_send = |id: &'static str, bytes: usize| {
+        let mut client = client.clone();
+        let messages = vec![message("orders", id, &"x".repeat(bytes))];
+        let request = of_client(SendMessageRequest { messages });
+        async move { client.send_message(request).await.map(tonic::Response::into_inner) }
+    };
+    let channel = world.connect().await;
+    // It makes the topic.
+    assert_eq!(call(&channel, send("orders", &[], "first")).await.code, SUCCESS);
+    world.gate.close(Step::Sync);
+    let held = ["01", "02"].map(|id| tokio::spawn(try_send(id, LARGE)));
+    // Each counts as its request and its record.
+    until(async || (world.waiting_bytes() > 4 * LARGE).then_some(())).await;
+    let waiting = world.waiting_bytes();
+    let refusal = soon(try_send("03", LARGE)).await.unwrap_err();
+    assert_eq!(refusal.code(), tonic::Code::ResourceExhausted);
+    let words = refusal.message();
+    assert!(
+        words.starts_with("system busy, start flow control for a while: calls hold"),
+        "{words}"
+    );
+    assert_eq!(world.waiting_bytes(), waiting, "what is refused does not wait");
+
+    world.gate.open();
+    for sent in held {
+        let answer = soon(sent).await.unwrap().unwrap();
+        assert_eq!(status_code(answer.status.as_ref()), Code::Ok);
+    }
+    // What they held is free.
+    let answer = until(async || try_send("04", LARGE).await.ok()).await;
+    assert_eq!(status_code(answer.status.as_ref()), Code::Ok);
     world.broker.stop().await.unwrap();
 }
 
