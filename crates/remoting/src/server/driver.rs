@@ -162,11 +162,16 @@ impl<'s, S: Service> Driver<'s, S> {
         Ok(true)
     }
 
-    /// Asks how much the system holds behind a read that filled its buffer, and bounds how much it may.
+    /// Asks how much the system holds behind a read that filled its buffer, and bounds how much it may if that was a
+    /// large one.
     fn look_behind(&mut self, stream: &TcpStream) {
         match rustix::io::ioctl_fionread(stream) {
             Ok(left) => self.lag.note_left(left, self.last_activity),
             Err(error) => tracing::debug!(%error, "the system does not say how much it holds"),
+        }
+        // A bound ends the system's own sizing for long ways, so a burst alone sets none.
+        if !self.is_behind {
+            return;
         }
         let connections = self.counters.connections.load(Ordering::Relaxed) as usize;
         let bytes_max = self.limits.receive_bytes_max;
