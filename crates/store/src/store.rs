@@ -368,8 +368,9 @@ impl Store {
     pub fn maintain(&self, now: Now) -> Result<Maintenance, MaintainError> {
         self.note_broken_keys();
         self.measure_pending()?;
-        self.index_keys()?;
+        // First, since senders may be waiting for room: keys of what is gone need no index.
         let forgotten = self.forget_and_find_room(now)?;
+        self.index_keys()?;
         self.views.note_log_start(self.log_start());
         Ok(Maintenance {
             segments_removed: forgotten.segments,

@@ -13,6 +13,9 @@ use parking_lot::Mutex;
 
 /// Most files that are kept to be written again, beside the reserve.
 const KEPT_MAX: usize = 2;
+/// Written until the oldest are gone: that takes three syncs, and two seconds on a disk that others use. An eighth of
+/// a log for which it is too much, and a sixteenth of one for which it is less than that.
+const MEANWHILE_BYTES: u64 = 256 << 20;
 
 /// What a batch is, when there is no room for everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +76,13 @@ pub struct RoomOptions {
 
 impl RoomOptions {
     /// Most bytes that segments may take so that there is always room for the next one: below the limit by the
-    /// reserve, the next segment, and a sixteenth, which is written while nobody looks.
+    /// reserve, the next segment, and what may be written until the oldest are gone.
     pub fn segments_bytes_max(&self, segment_bytes: u64) -> Option<u64> {
         let kept = (self.reserve_files as u64 + 1) * segment_bytes;
-        self.bytes_max.map(|bytes_max| (bytes_max - bytes_max / 16).saturating_sub(kept))
+        self.bytes_max.map(|bytes_max| {
+            let meanwhile = (bytes_max / 16).max(MEANWHILE_BYTES.min(bytes_max / 8));
+            (bytes_max - meanwhile).saturating_sub(kept)
+        })
     }
 }
 
