@@ -92,30 +92,16 @@ impl Store {
                     self.scrub.read(pass.end.0.saturating_sub(from.0));
                     return Ok(Some(Stage::Keys(KeyPlace::default())));
                 }
-                Err(error) => return self.scrub_behind(cursor.position(), pass, error).map(Some),
+                // Anything but a disk that refuses to read is of no place.
+                Err(ReadError::Io { source, .. }) => {
+                    let damage = cursor.skip_unreadable(&source);
+                    self.note_damage(damage.position..damage.end, damage.reason.to_string());
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         self.scrub.read(cursor.position().0 - from.0);
         Ok(Some(Stage::Log(cursor.position())))
-    }
-
-    /// Goes on at the next segment, behind a place that the disk does not give.
-    fn scrub_behind(
-        &self,
-        place: PhysicalOffset,
-        pass: &Pass,
-        error: ReadError,
-    ) -> Result<Stage, ScrubError> {
-        let ReadError::Io { position, source, .. } = &error else {
-            return Err(error.into());
-        };
-        self.note_damage(*position..position.plus(1), format!("it cannot be read: {source}"));
-        let segments = self.log.segments();
-        let next = segments.iter().map(|segment| segment.base).find(|base| *base > place);
-        Ok(match next.filter(|next| *next < pass.end) {
-            Some(next) => Stage::Log(next),
-            None => Stage::Keys(KeyPlace::default()),
-        })
     }
 
     fn scrub_keys(&self, place: KeyPlace, bytes_max: u64) -> Result<Option<Stage>, ScrubError> {

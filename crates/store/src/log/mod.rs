@@ -314,6 +314,9 @@ pub enum DamageReason {
     /// A filler that does not verify.
     #[error("the filler at the end of the segment is broken")]
     Filler,
+    /// The disk refuses to read it, for the reason given.
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
     /// A segment without its header.
     #[error("the segment does not begin with its header")]
     Header,

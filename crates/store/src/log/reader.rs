@@ -3,7 +3,7 @@
 //! to something that clients cannot forge: a header or mark of this store, a filler, or the end.
 //! Leaves to recovery what follows from damage.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use gantry_model::PhysicalOffset;
 use gantry_record::{MAGIC_V1, MAGIC_V2, RECORD_BYTES_MIN, RecordView, peek_size};
@@ -17,6 +17,11 @@ use crate::planted::verify;
 
 /// Bytes that one read of the disk asks for.
 const READ_BYTES: usize = 1024 * 1024;
+/// Bytes that a disk with a bad sector refuses together.
+const PAGE_BYTES: u64 = 4096;
+/// Pages that a disk may refuse one behind the other before the rest of the segment is given up: each of them may take
+/// it seconds.
+const UNREADABLE_PAGES_MAX: usize = 64;
 /// How far a search for the next record goes through bytes that hold none: beyond the largest record, which may be
 /// the damaged one.
 const SEARCH_BYTES: u64 = RECORD_BYTES_LIMIT + 4 * 1024 * 1024;
@@ -50,12 +55,14 @@ pub(super) struct Walker {
     buf: Vec<u8>,
     /// Position of the buffer's first byte.
     buf_at: u64,
+    /// Where a large read has failed: there the disk is asked for one page after the other.
+    careful: Range<u64>,
 }
 
 impl Walker {
     /// Nothing at or behind `limit` is looked at; the limit itself counts as the end of the log.
     pub(super) fn new(segments: Vec<Arc<Segment>>, limit: u64, store_id: Option<StoreId>) -> Self {
-        Self { segments, limit, store_id, buf: Vec::new(), buf_at: 0 }
+        Self { segments, limit, store_id, buf: Vec::new(), buf_at: 0, careful: 0..0 }
     }
 
     /// The segment that holds `at`.
@@ -136,12 +143,27 @@ impl Walker {
     }
 
     fn read(&mut self, segment: &Segment, at: u64, bytes: u64) -> Result<(), ReadError> {
-        let left = (segment.end() - at).min(self.limit - at) as usize;
-        let wanted = READ_BYTES.max(bytes as usize).min(left);
+        let left = (segment.end() - at).min(self.limit - at);
+        let ahead = (READ_BYTES as u64).max(bytes).min(left);
+        let page = (page_end(at) - at).max(bytes).min(left);
+        if self.careful.contains(&at) {
+            return self.read_exactly(segment, at, page);
+        }
+        match self.read_exactly(segment, at, ahead) {
+            // A bad sector far ahead is no reason not to give out what lies before it.
+            Err(ReadError::Io { .. }) if page < ahead => {
+                self.careful = at..at + ahead;
+                self.read_exactly(segment, at, page)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn read_exactly(&mut self, segment: &Segment, at: u64, wanted: u64) -> Result<(), ReadError> {
         // Nothing of a failed read may be taken for bytes of the log.
         self.buf_at = at;
         self.buf.clear();
-        self.buf.resize(wanted, 0);
+        self.buf.resize(wanted as usize, 0);
         let outcome = segment.file.read_at(&mut self.buf, at - segment.base);
         self.buf.truncate(*outcome.as_ref().unwrap_or(&0));
         outcome.map(|_| ()).map_err(|source| ReadError::Io {
@@ -282,6 +304,27 @@ impl Walker {
         found.is_some_and(|(id, _)| self.store_id.is_none_or(|store_id| store_id == id))
     }
 
+    /// The first position behind a record that the disk does not give where records can be read and trusted again.
+    pub(super) fn resync_unreadable(&mut self, bad: u64) -> u64 {
+        let Some(segment) = self.segment_at(bad).cloned() else { return self.limit };
+        let end = segment.end().min(self.limit);
+        if let Ok(Some(next)) = self.hop_by_size(&segment, bad) {
+            return next;
+        }
+        let mut from = page_end(bad);
+        for _ in 0..UNREADABLE_PAGES_MAX {
+            if from >= end {
+                break;
+            }
+            match self.search(&segment, from, bad) {
+                Ok(Some(next)) => return next,
+                Err(ReadError::Io { position, .. }) => from = page_end(position.0.max(from)),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.next_segment_after(bad).map_or(self.limit, |next| next.base.min(self.limit))
+    }
+
     /// Whether anything behind the bad position says that it had been synced.
     pub(super) fn is_synced_by_later_word(&mut self, bad: u64) -> Result<bool, ReadError> {
         let mut at = bad;
@@ -383,6 +426,11 @@ impl Walker {
     }
 }
 
+/// Where the page of a position ends: a disk gives a page or refuses it.
+fn page_end(at: u64) -> u64 {
+    (at / PAGE_BYTES + 1) * PAGE_BYTES
+}
+
 fn is_plausible(size: u32, magic: u32, left: u64) -> bool {
     let size_max = left.min(RECORD_BYTES_LIMIT);
     matches!(magic, MAGIC_V1 | MAGIC_V2)
@@ -446,6 +494,13 @@ impl RecordCursor {
                 Step::Bad(reason) => return Ok(self.skip(at, reason)?.map(Walked::Damage)),
             }
         }
+    }
+
+    /// Goes on behind the record at `position`, which the disk does not give for the reason that `source` tells.
+    pub(crate) fn skip_unreadable(&mut self, source: &std::io::Error) -> Damage {
+        let at = self.at;
+        self.at = self.walker.resync_unreadable(at);
+        self.walker.damage(at, self.at, DamageReason::Unreadable(source.to_string()))
     }
 
     fn skip(&mut self, at: u64, reason: DamageReason) -> Result<Option<Damage>, ReadError> {

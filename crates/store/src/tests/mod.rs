@@ -12,6 +12,7 @@ mod faults_io;
 mod faults_space;
 mod faults_tmpfs;
 mod faults_unlink;
+mod faults_unreadable;
 mod faults_views;
 mod faults_world;
 mod generations;
