@@ -2,7 +2,7 @@
 //! 343, 345, 351, 352.
 
 use bytes::Bytes;
-use gantry_remoting::{Command, RequestCode as Code};
+use gantry_remoting::{Command, RequestCode as Code, client::Channel};
 use serde_json::{Value, json};
 
 use super::world::*;
@@ -56,6 +56,44 @@ async fn created_topic_is_there_with_its_attributes_and_survives_a_restart() {
     assert_eq!(topics["orders"]["attributes"], json!({}));
     assert_eq!(topics["orders"]["writeQueueNums"], 4);
     assert_eq!(field(&answer, "totalTopicNum"), topics.len().to_string());
+    world.stop().await;
+}
+
+/// Part of the topic table as newer clients ask for it: its version, its names, and the total.
+async fn part(channel: &Channel, first: usize, version: &str) -> (String, Vec<String>, usize) {
+    let first = first.to_string();
+    let fields = [("topicSeq", &*first), ("dataVersion", version), ("maxTopicNum", "2000")];
+    let answer = call(channel, request(Code::GET_ALL_TOPIC_CONFIG, &fields)).await;
+    let table = value(&answer);
+    let names = table["topicConfigTable"].as_object().unwrap().keys().cloned().collect();
+    let total = field(&answer, "totalTopicNum").parse().unwrap();
+    (table["dataVersion"].to_string(), names, total)
+}
+
+#[tokio::test]
+async fn topic_table_comes_in_parts_that_join_and_begins_anew_after_a_change() {
+    let world = World::start().await;
+    let channel = world.connect().await;
+    let topics: Vec<_> = (0..2_100)
+        .map(|number| json!({"topicName": format!("t-{number:04}"), "perm": 6, "readQueueNums": 1, "writeQueueNums": 1}))
+        .collect();
+    let list = json!({ "topicConfigList": topics });
+    assert_eq!(code(&channel, with_json(Code::UPDATE_AND_CREATE_TOPIC_LIST, &list)).await, 0);
+    let whole = value(&call(&channel, Command::request(Code::GET_ALL_TOPIC_CONFIG)).await);
+    let all: Vec<_> = whole["topicConfigTable"].as_object().unwrap().keys().cloned().collect();
+
+    let (version, mut names, total) = part(&channel, 0, "").await;
+    assert_eq!((names.len(), total), (2_000, all.len()));
+    let (same, rest, _) = part(&channel, names.len(), &version).await;
+    assert_eq!(same, version);
+    let first = names.clone();
+    names.extend(rest);
+    assert_eq!(names, all);
+
+    assert_eq!(code(&channel, create("later", &[])).await, 0);
+    let (changed, again, more) = part(&channel, 2_000, &version).await;
+    assert_ne!(changed, version);
+    assert_eq!((again.len(), &again[0], more), (2_000, &first[0], total + 1));
     world.stop().await;
 }
 

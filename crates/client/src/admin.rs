@@ -7,6 +7,7 @@ mod at;
 mod groups;
 mod messages;
 mod offsets;
+mod parts;
 mod topics;
 
 use std::collections::BTreeMap;

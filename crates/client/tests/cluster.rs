@@ -15,7 +15,7 @@ use gantry_client::{
     Subscription,
 };
 use gantry_model::{
-    GroupName, TopicName,
+    GroupName, TopicConfig, TopicName,
     settings::{BrokerSettings, NameServerSettings},
 };
 use gantry_nameserver::{NameServer, RunningNameServer};
@@ -293,6 +293,26 @@ async fn consumer_gets_only_the_tags_it_wants() {
     tags.sort();
     assert_eq!(tags, ["Aa", "c"]);
     reader.stop().await;
+    client.shutdown().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_of_a_broker_are_all_there_though_they_come_in_parts() {
+    let world = World::start().await;
+    let client = world.client();
+    let mut made = tokio::task::JoinSet::new();
+    let names: Vec<_> = (0..2_050).map(|number| format!("many-{number:04}")).collect();
+    for name in &names {
+        let (admin, config) =
+            (Admin::new(&client), TopicConfig::new(TopicName::new(name).unwrap(), 1));
+        made.spawn(async move { admin.declare_topic(&config).await.unwrap() });
+    }
+    made.join_all().await;
+    let address = world.broker.addresses().remoting.to_string();
+    let found = Admin::new(&client).topics_of_broker(&address).await.unwrap();
+    assert!(names.iter().all(|name| found[name].topic_name.as_str() == name));
+    assert!(found.contains_key("TBW102"));
     client.shutdown().await;
     world.stop().await;
 }

@@ -7,13 +7,15 @@ use gantry_remoting::{
     RequestCode, ResponseCode,
     command::{
         data_version::DataVersion,
-        groups::{AllGroupsAnswer, DeleteGroup, GroupConfigs, GroupRequest, GroupTable},
+        groups::{
+            AllGroupsAnswer, AllGroupsRequest, DeleteGroup, GroupConfigs, GroupRequest, GroupTable,
+        },
     },
     json::JsonBody,
 };
 use gantry_store::Ticket;
 
-use super::{super::Call, Refusal, end_with};
+use super::{super::Call, Refusal, end_with, parts};
 use crate::services::groups::GroupError;
 
 /// Answers a request of this group; `false`: the code is none of them.
@@ -37,7 +39,11 @@ pub(super) fn handle(call: &mut Call<'_, '_>) -> bool {
             let group = find(call);
             end_with(call, group);
         }
-        RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => all(call),
+        RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => {
+            if let Err(refusal) = all(call) {
+                call.refuse(&refusal);
+            }
+        }
         _ => return false,
     }
     true
@@ -80,24 +86,29 @@ fn find(call: &Call<'_, '_>) -> Result<GroupConfig, Refusal> {
     Ok(GroupConfig::clone(&found))
 }
 
-/// Answers 201: always the whole table, which every client takes.
-fn all(call: &mut Call<'_, '_>) {
+/// Answers 201 with the whole table, or with the part of it that is asked for.
+fn all(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
+    let AllGroupsRequest { group_seq, data_version, max_groups } = call.view.fields()?;
     let services = call.services();
     let version = services.store.groups_version();
     let groups = services.groups.all();
+    let data_version_now = DataVersion {
+        counter: version.counter as i64,
+        state_version: version.state_version as i64,
+        timestamp: version.timestamp_ms as i64,
+    };
+    let wanted = parts::Wanted { first: group_seq, version: data_version, entries_max: max_groups };
+    let part = wanted.of(groups.len(), data_version_now);
     let entry = |group: &std::sync::Arc<GroupConfig>| {
         (group.group_name.to_string(), GroupConfig::clone(group))
     };
     let table = GroupTable {
-        data_version: DataVersion {
-            counter: version.counter as i64,
-            state_version: version.state_version as i64,
-            timestamp: version.timestamp_ms as i64,
-        },
-        subscription_group_table: groups.iter().map(entry).collect(),
+        data_version: data_version_now,
+        subscription_group_table: groups[part].iter().map(entry).collect(),
         ..GroupTable::default()
     };
     let header = AllGroupsAnswer { total_groups: u32::try_from(groups.len()).ok() };
     let body = table.to_json();
     call.answers.begin(call.view.reply_to(), ResponseCode::SUCCESS).header(&header).body(&body);
+    Ok(())
 }

@@ -5,6 +5,7 @@
 mod clients;
 mod groups;
 mod inspect;
+mod parts;
 mod progress;
 mod query;
 mod status;

@@ -12,15 +12,15 @@ use gantry_remoting::{
     command::{
         data_version::DataVersion,
         topics::{
-            AllTopicsAnswer, CreateTopic, GroupList, TopicConfigs, TopicList, TopicOffset,
-            TopicRequest, TopicStats, TopicTable, TopicsOfGroup,
+            AllTopicsAnswer, AllTopicsRequest, CreateTopic, GroupList, TopicConfigs, TopicList,
+            TopicOffset, TopicRequest, TopicStats, TopicTable, TopicsOfGroup,
         },
     },
     json::{JsonBody, MessageQueue, QueueTable},
 };
 use gantry_store::{Now, Ticket, Topic};
 
-use super::{super::Call, Refusal, end_with};
+use super::{super::Call, Refusal, end_with, parts};
 use crate::services::{
     Services,
     attributes::{self, Attributes},
@@ -45,7 +45,11 @@ pub(super) fn handle(call: &mut Call<'_, '_>) -> bool {
             let changed = delete(call);
             announced(call, changed);
         }
-        RequestCode::GET_ALL_TOPIC_CONFIG => all(call),
+        RequestCode::GET_ALL_TOPIC_CONFIG => {
+            if let Err(refusal) = all(call) {
+                call.refuse(&refusal);
+            }
+        }
         RequestCode::GET_TOPIC_CONFIG => {
             let config = find(call).map(|topic| topic.config.clone());
             end_with(call, config);
@@ -165,18 +169,23 @@ fn delete(call: &Call<'_, '_>) -> Result<Option<Ticket>, Refusal> {
     Ok(call.services().topics.delete(topic, call.now)?)
 }
 
-/// Answers 21: always the whole table, which every client takes.
-fn all(call: &mut Call<'_, '_>) {
+/// Answers 21 with the whole table, or with the part of it that is asked for.
+fn all(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
+    let AllTopicsRequest { topic_seq, data_version, max_topics } = call.view.fields()?;
     let services = call.services();
+    // Read first: a topic that is made in between is in this part, and the next one begins at the front.
     let version = services.store.topics_version();
     let topics = services.topics.all();
+    let data_version_now = DataVersion {
+        counter: version.counter as i64,
+        state_version: version.state_version as i64,
+        timestamp: version.timestamp_ms as i64,
+    };
+    let wanted = parts::Wanted { first: topic_seq, version: data_version, entries_max: max_topics };
+    let part = wanted.of(topics.len(), data_version_now);
     let table = TopicTable {
-        data_version: DataVersion {
-            counter: version.counter as i64,
-            state_version: version.state_version as i64,
-            timestamp: version.timestamp_ms as i64,
-        },
-        topic_config_table: topics
+        data_version: data_version_now,
+        topic_config_table: topics[part]
             .iter()
             .map(|topic| (topic.name().to_string(), topic.config.clone()))
             .collect(),
@@ -185,6 +194,7 @@ fn all(call: &mut Call<'_, '_>) {
     let header = AllTopicsAnswer { total_topics: u32::try_from(topics.len()).ok() };
     let body = table.to_json();
     call.answers.begin(call.view.reply_to(), ResponseCode::SUCCESS).header(&header).body(&body);
+    Ok(())
 }
 
 fn find(call: &Call<'_, '_>) -> Result<Arc<Topic>, Refusal> {

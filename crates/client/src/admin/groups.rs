@@ -8,7 +8,7 @@ use gantry_model::{GroupConfig, GroupName};
 use gantry_remoting::{
     Command, RequestCode, ResponseCode,
     command::{
-        groups::{ClientConnection, ConsumerConnections, DeleteGroup, GroupRequest, GroupTable},
+        groups::{ClientConnection, ConsumerConnections, DeleteGroup, GroupRequest},
         heartbeat::{ConsumerGroup, SubscriptionData},
     },
     json::JsonBody,
@@ -56,11 +56,9 @@ impl Admin {
 
     /// All groups by name, those of the system among them.
     pub async fn groups(&self) -> Result<BTreeMap<String, GroupConfig>, AdminError> {
-        let command = Command::request(RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG);
         let mut groups = BTreeMap::new();
         for primary in self.primaries(None).await? {
-            let table: GroupTable = self.get("list the groups", &primary.address, &command).await?;
-            groups.extend(table.subscription_group_table);
+            groups.extend(self.groups_of_broker(&primary.address).await?);
         }
         Ok(groups)
     }

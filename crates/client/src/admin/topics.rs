@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gantry_model::{FilterType, TopicConfig, TopicName};
 use gantry_remoting::{
-    Command, RequestCode,
+    Command, RequestCode, ResponseCode,
     command::{
         nameserver::NameserverTopic,
         topics::{CreateTopic, TopicList, TopicOffset, TopicRequest, TopicStats},
@@ -97,20 +97,33 @@ impl Admin {
         Ok(configs)
     }
 
-    /// Names of all topics, those of the system among them.
+    /// Names of all topics, sorted, those of the system among them.
     pub async fn topics(&self) -> Result<Vec<String>, AdminError> {
         let operation = "list the topics";
         let failed = |source| AdminError::Request { operation, source };
         let command = Command::request(RequestCode::GET_ALL_TOPIC_LIST_FROM_NAMESERVER);
         let (address, answer) =
             self.client.inner.ask_name_servers(&command).await.map_err(failed)?;
-        if answer.code != 0 {
-            return Err(failed(crate::connections::refused(&address, &answer)));
-        }
-        let list: TopicList = read(&address, &answer.body).map_err(failed)?;
-        let mut names = list.topic_list;
+        let mut names = match answer.response_code() {
+            ResponseCode::SUCCESS => {
+                let list: TopicList = read(&address, &answer.body).map_err(failed)?;
+                list.topic_list
+            }
+            // One answer cannot hold them all, or the name server gives no list.
+            ResponseCode::SYSTEM_ERROR => self.topics_of_brokers().await?,
+            _ => return Err(failed(crate::connections::refused(&address, &answer))),
+        };
         names.sort_unstable();
         names.dedup();
+        Ok(names)
+    }
+
+    /// Names of the topics of all brokers, which give them in parts.
+    async fn topics_of_brokers(&self) -> Result<Vec<String>, AdminError> {
+        let mut names = Vec::new();
+        for primary in self.primaries(None).await? {
+            names.extend(self.topics_of_broker(&primary.address).await?.into_keys());
+        }
         Ok(names)
     }
 
