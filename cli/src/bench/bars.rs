@@ -75,6 +75,8 @@ const BARS: &[Bar] = &[
     bar("W14", &["in flight"], &[], Of::Figure("most_mib"), AtMost(MIB_OF_512_MB)),
     bar("W15", &["empty"], &[], Of::Figure("first_send_ms"), AtMost(300.0)),
     bar("W15", &["kill"], &[], Of::Figure("first_send_ms"), AtMost(2_000.0)),
+    bar("W15", &["rebuild"], &[], Of::Figure("first_send_ms"), AtMost(40_000.0)),
+    bar("W15", &["rebuild"], &[], Of::Figure("views_caught_up_ms"), AtMost(40_000.0)),
     bar("W16", &[], &[], Of::Rate, AtLeast(110e3)),
 ];
 

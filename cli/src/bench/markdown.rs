@@ -157,8 +157,9 @@ warm-up included. BAR is what the project asks of itself.
 - **W13** W16 with ten groups that each read everything.
 - **W14** memory of a server that was just started, what connections and topics add to it, and W1 for a while: the last
   third of the time against the first.
-- **W15** from the start of the process to its first answered send: empty, and after `kill -9` under W1. Afterwards all
-  messages are read back and compared with those that were answered, by id, body, order and offset.
+- **W15** from the start of the process to its first answered send: empty, after `kill -9` under W1, and without the
+  folder of views, also until the views hold all of the log. After the kill all messages are read back and compared with
+  those that were answered, by id, body, order and offset.
 - **W16** W1 while one group reads along over one connection; senders wait when they are 4,096 messages ahead.
 
 ";

@@ -17,7 +17,6 @@ use super::{
     markdown::{Making, write_own},
     process::pin,
     produce,
-    recovery::{first_send, load_and_kill},
     report::Row,
     server::{Server, ServerSettings},
     target,
@@ -58,7 +57,7 @@ pub(crate) enum Scenario {
     W13,
     /// Memory: idle, with 10,000 topics, with 1,000 idle connections, under W1.
     W14,
-    /// First send after a start: empty, and after a kill with a filled log.
+    /// First send after a start: empty, after a kill with a filled log, and with all views to be made again.
     W15,
     /// Produce and consume at once.
     W16,
@@ -383,22 +382,6 @@ impl Suite<'_> {
             window: no_warm_up(),
         };
         Ok(vec![Row { scenario: "W8".into(), ..consume(&read, &target)? }])
-    }
-
-    fn start_up(&self) -> anyhow::Result<Vec<Row>> {
-        let Owned { server, data } = self.own("async")?;
-        let empty = first_send(&server, "empty")?;
-        let messages = self.args.log_mib * 1024 * 1024 / RECORD_BYTES;
-        let promised = load_and_kill(server, &self.load(None), messages)?;
-        let Owned { server, data: _data } = self.start(data, "async")?;
-        let what = format!("after kill -9 under W1, {} MiB log", self.args.log_mib);
-        let mut row = first_send(&server, &what)?;
-        row.figures.insert("answered".into(), promised.answered() as f64);
-        let found = promised.compare(&server)?;
-        anyhow::ensure!(found.is_clean(), "the killed server did not keep its word: {found:?}");
-        row.figures.insert("read_and_equal".into(), found.read as f64);
-        server.process.stop()?;
-        Ok(vec![empty, row])
     }
 }
 
