@@ -132,9 +132,11 @@ fn views_text(views: &ViewsSummary) -> String {
     if let Some(error) = &views.error {
         return format!("views     cannot be read: {error}");
     }
-    let use_of_them = if views.applied.0 == 0 {
-        "nothing was flushed to them, a start makes them from the log".to_owned()
-    } else if views.are_usable {
+    if views.applied.0 == 0 {
+        let bytes = bytes_text(views.file_bytes);
+        return format!("views     nothing flushed yet, {bytes}: a start makes them from the log");
+    }
+    let use_of_them = if views.are_usable {
         "a start goes on from there".to_owned()
     } else if views.version == views.version_known {
         "a start makes them again from the log".to_owned()

@@ -15,6 +15,7 @@ mod idle;
 pub mod image;
 pub mod inspect;
 pub mod keys;
+mod lock;
 pub mod log;
 pub mod log_start;
 mod offsets;

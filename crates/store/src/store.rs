@@ -3,17 +3,14 @@
 //! Leaves threads and time to its owner. Locks are taken in the order tail, tables, ring, queue.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     hash::BuildHasher,
-    io::{Read as _, Write as _},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use fs4::fs_std::FileExt as _;
 use gantry_model::{GroupConfig, GroupName, PhysicalOffset, QueueId, QueueOffset};
 use parking_lot::Mutex;
 
@@ -23,6 +20,7 @@ use crate::{
     damage::DamageList,
     errors::{CloseError, MaintainError, OpenError, ReadError, SyncError},
     idle::Rest,
+    lock,
     log::{
         self, Log, LogOptions, StoreId,
         files::{Files, StdFiles},
@@ -100,7 +98,7 @@ impl Store {
     }
 
     fn open_once(options: StoreOptions, now: Now) -> Result<(Arc<Self>, OpenReport), OpenError> {
-        let lock = take_lock(&options.dir)?;
+        let lock = lock::take(&options.dir)?;
         let views = crate::views::open(&options)?;
         Self::open_locked(options, views, Arc::new(StdFiles), Some(lock), now)
     }
@@ -470,30 +468,4 @@ fn random_store_id() -> StoreId {
     id[..8].copy_from_slice(&half());
     id[8..].copy_from_slice(&half());
     StoreId(id)
-}
-
-/// Locks the folder and leaves the process id in the lock file.
-fn take_lock(dir: &Path) -> Result<File, OpenError> {
-    let failed = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| OpenError::Io { action, path, source }
-    };
-    std::fs::create_dir_all(dir).map_err(failed("make folder", dir))?;
-    let path = dir.join("lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed("open", &path))?;
-    if !file.try_lock_exclusive().map_err(failed("lock", &path))? {
-        let mut pid = String::new();
-        file.read_to_string(&mut pid).map_err(failed("read", &path))?;
-        let pid = pid.trim().parse().unwrap_or(0);
-        return Err(OpenError::InUse { dir: dir.to_owned(), pid });
-    }
-    file.set_len(0).map_err(failed("write", &path))?;
-    write!(file, "{}", std::process::id()).map_err(failed("write", &path))?;
-    Ok(file)
 }

@@ -377,8 +377,10 @@ impl Walker {
         for window in [64 * 1024, 1024 * 1024, SEARCH_BYTES, u64::MAX] {
             let start = end.saturating_sub(window).max(segment.base);
             let mut from = start;
+            // Where nothing leads to the end, each record is walked over once and not from every record before it.
+            let mut dead_ends = HashSet::new();
             while let Some(candidate) = self.candidate(&segment, from, end)? {
-                if let Some(time) = self.time_of_chain(candidate, end)? {
+                if let Some(time) = self.time_of_chain(candidate, end, &mut dead_ends)? {
                     return Ok(Some(time));
                 }
                 from = candidate + 1;
@@ -390,9 +392,17 @@ impl Walker {
         Ok(None)
     }
 
-    fn time_of_chain(&mut self, mut at: u64, end: u64) -> Result<Option<u64>, ReadError> {
+    fn time_of_chain(
+        &mut self,
+        mut at: u64,
+        end: u64,
+        dead_ends: &mut HashSet<u64>,
+    ) -> Result<Option<u64>, ReadError> {
         let mut time = None;
         while at < end {
+            if !dead_ends.insert(at) {
+                return Ok(None);
+            }
             match self.step(at)? {
                 Step::Record(place) => {
                     time = Some(place.store_time_ms);

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::planted::verify;
 
-/// A segment may go between the look into the folder and its opening; so often the look begins anew.
+/// A segment may go between the look into the folder and its opening, and the newest one while its end is looked for;
+/// so often the look begins anew.
 const TRIES: usize = 10;
 
 /// A log as it was found.
@@ -83,6 +84,7 @@ pub fn survey(dir: &Path, scan_from: PhysicalOffset) -> Result<Survey, OpenError
             {
                 tries += 1;
             }
+            Ok(found) if found.has_lost_its_tail() && tries < TRIES => tries += 1,
             outcome => return outcome,
         }
     }
@@ -134,6 +136,11 @@ fn surveyed(Found { segment, header }: Found, end: u64) -> Result<Surveyed, Open
 }
 
 impl Survey {
+    /// Whether the newest segment went while it was looked at: then the end that was found in it is none.
+    fn has_lost_its_tail(&self) -> bool {
+        self.segments.last().is_some_and(|newest| !newest.path().exists())
+    }
+
     /// The segments in order.
     pub fn segments(&self) -> &[Surveyed] {
         &self.segments

@@ -1,6 +1,6 @@
 //! Promises about messages in queues.
 
-use std::{os::unix::fs::FileExt as _, sync::Arc};
+use std::{os::unix::fs::FileExt as _, path::Path, sync::Arc};
 
 use gantry_model::{PhysicalOffset, QueueId, QueueOffset};
 use gantry_record::{RecordView, tag_hash};
@@ -25,6 +25,42 @@ fn messages_are_read_back_in_order_from_ring_and_views() {
         }
         world.settle();
         assert_eq!(world.read_all(&topic, 1).len(), 50, "{kind:?}");
+    }
+}
+
+/// Files below `dir`, and those of them that this process has open.
+fn files_of(dir: &Path) -> (usize, usize) {
+    fn below(dir: &Path) -> usize {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        entries.map(|path| if path.is_dir() { below(&path) } else { 1 }).sum()
+    }
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    (below(dir), targets.filter(|target| target.starts_with(dir)).count())
+}
+
+#[test]
+fn used_queues_have_no_file_each_neither_on_disk_nor_open() {
+    const FILES_MAX: usize = 64;
+    let mut world = World::new(Kind::Rocks);
+    let topics: Vec<_> = (0..4).map(|n| world.topic(&format!("wide-{n}"), 1_000)).collect();
+    for topic in &topics {
+        for queue in 0..1_000 {
+            world.send(topic, queue, "m");
+        }
+    }
+    world.settle();
+    for reopened in [false, true] {
+        if reopened {
+            world.reopen();
+        }
+        let (files, open) = files_of(world.dir());
+        assert!(files > 0 && open > 0, "they are counted: {files} files, {open} open");
+        assert!(files <= FILES_MAX && open <= FILES_MAX, "{files} files, {open} open");
+        let topic = world.store().topic("wide-3").unwrap();
+        for queue in [0, 500, 999] {
+            assert_eq!(world.read_all(&topic, queue), ["m"]);
+        }
     }
 }
 

@@ -442,3 +442,21 @@ fn what_is_read_back_is_opened_again_with_another_segment_length() {
     assert_eq!(bodies, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(world.report.damage, []);
 }
+
+#[test]
+fn log_whose_records_do_not_lead_to_its_end_is_read_a_few_times_and_not_once_for_each_record() {
+    let options = LogOptions { segment_bytes: 8 << 20, ..options() };
+    let mut world = World::try_on(MemoryFiles::new(), options.clone()).unwrap();
+    let body = [7; 2048];
+    let places = world.append_synced(&[&body[..]; 2000]);
+    let (last, end) = (places[places.len() - 1], world.log.written());
+    let disk = world.disk.copy();
+    // As when retention takes back the end of a file while it is looked at.
+    disk.damage(Path::new("/log/00000000000000000000"), |bytes| bytes[last.0 as usize..].fill(0));
+    let world = World::try_on(disk, LogOptions { scan_from: end, ..options }).unwrap();
+    assert_eq!(world.report.damage.len(), 1, "the last record is lost");
+    let asked = world.disk.asked();
+    let reads = asked.iter().filter(|asked| asked.operation == Operation::Read);
+    let read: u64 = reads.map(|asked| asked.bytes).sum();
+    assert!(read <= 16 * end.0, "{read} bytes read of {end}");
+}
