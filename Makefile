@@ -76,7 +76,7 @@ fuzz: ## Run every fuzz target for SECONDS_EACH=20 seconds
 	@scripts/fuzz $(SECONDS_EACH)
 
 .PHONY: bench
-bench: ## Build for release, measure, also beside Apache RocketMQ, and write docs/performance.md (half an hour; needs Maven and Java 17, or APACHE=no)
+bench: ## Build for release, measure, also beside Apache RocketMQ, and write docs/performance.md (an hour and a half; needs Maven and Java 17, or APACHE=no)
 	@scripts/bench
 
 .PHONY: bench-compare

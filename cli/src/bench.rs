@@ -20,6 +20,7 @@ mod one_thread;
 mod peers;
 mod process;
 mod pull;
+mod queues;
 mod ratio;
 mod recovery;
 mod report;

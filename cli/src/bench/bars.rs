@@ -64,6 +64,7 @@ const BARS: &[Bar] = &[
     bar("W7", &[" 100000 topics"], &[], Of::Figure("of_64_topics"), AtLeast(0.5)),
     bar("W7", &[" 100000 topics"], &[], Of::Figure("bytes_each_restarted"), AtMost(2048.0)),
     bar("W7", &[" 100000 topics"], &[], Of::Figure("created_per_s"), AtLeast(5_000.0)),
+    bar("W7", &[" queues"], &[" topics"], Of::Figure("open_files"), AtMost(1_000.0)),
     bar("W8", &["per pull"], &[], Of::Rate, AtLeast(500e3)),
     bar("W8", &["cold, alone"], &[], Of::Rate, AtLeast(250e3)),
     bar("W8", &["beside the cold reader"], &[], Of::Figure("p99_times"), AtMost(2.0)),

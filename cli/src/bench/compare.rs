@@ -161,6 +161,7 @@ impl Scenario {
     /// Why two servers are not compared by it.
     fn not_compared(self) -> Option<&'static str> {
         match self {
+            Self::W7Queues => Some("Apache RocketMQ has a folder and a mapped file for each queue"),
             Self::W8Cold => Some(
                 "Apache RocketMQ maps its log into memory: its pages cannot be dropped while it runs",
             ),

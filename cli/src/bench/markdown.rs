@@ -150,6 +150,7 @@ warm-up included. BAR is what the project asks of itself.
 - **W5** every message on the device before its answer, on new segments and on segments that are written again; `of_async`
   compares with async flush.
 - **W7** topics of one queue, all used in turn; memory of a topic is what the server holds more than when it was empty.
+  A message in each of very many queues: files that the process has open, and that its folder has.
 - **W8** one group reads a backlog: from memory, and from the disk after the page cache has forgotten the log
   (`posix_fadvise`), alone and beside W1 at half the rate that it reached alone.
 - **W11** a subscription to one tag of 100: messages that the server looks at in a backlog, and answers without a message

@@ -10,13 +10,16 @@ use std::{
 
 use anyhow::Context as _;
 
+use super::server::Server;
+
 /// Silence after which a server counts as gone.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Longest page that is read: 16 MiB hold more series than a broker of these scenarios has.
 const PAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// The value of gauge `name` on the page of the server at `http`.
-pub(super) fn gauge(http: SocketAddr, name: &str) -> anyhow::Result<f64> {
+/// The value of gauge `name` on the server's page.
+pub(super) fn gauge(server: &Server, name: &str) -> anyhow::Result<f64> {
+    let http = server.http.context("the server did not say where its metrics are")?;
     let page = page(http).with_context(|| format!("read the metrics at {http}"))?;
     value(&page, name).with_context(|| format!("the metrics at {http} have no {name}"))
 }

@@ -147,8 +147,8 @@ pub(crate) struct Server {
     pub process: Process,
     pub nameserver: String,
     pub remoting: SocketAddr,
-    /// Where its metrics are.
-    pub http: SocketAddr,
+    /// Where its metrics are, if it has any.
+    pub http: Option<SocketAddr>,
     /// From the start of the process to its `ready` line.
     pub ready_after: Duration,
     /// When the process was started.
@@ -176,7 +176,7 @@ impl Server {
         Ok(Self {
             nameserver: value("nameserver=")?.to_owned(),
             remoting: value("remoting=")?.parse()?,
-            http: value("http=")?.parse()?,
+            http: value("http=").ok().map(str::parse).transpose()?,
             process,
             ready_after,
             started_at,

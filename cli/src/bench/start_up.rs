@@ -49,7 +49,7 @@ impl Suite<'_> {
         let views = data.path().join("broker/views");
         fs::remove_dir_all(&views).with_context(|| format!("remove {}", views.display()))?;
         let Owned { server, data: _data } = self.start(data, "async")?;
-        let log_mib = gauge(server.http, "rocketmq_storage_size")? / 1024.0 / 1024.0;
+        let log_mib = gauge(&server, "rocketmq_storage_size")? / 1024.0 / 1024.0;
         let what = format!("rebuild of all views, {log_mib:.0} MiB log");
         let mut row = first_send(&server, &what)?;
         let views_ms = wait_for_views(&server)?.as_secs_f64() * 1e3;
@@ -64,7 +64,7 @@ fn wait_for_views(server: &Server) -> anyhow::Result<Duration> {
     const LOOK: Duration = Duration::from_millis(20);
     let start = Instant::now();
     loop {
-        let behind = gauge(server.http, "rocketmq_storage_dispatch_behind_bytes")?;
+        let behind = gauge(server, "rocketmq_storage_dispatch_behind_bytes")?;
         if behind <= BEHIND_MAX {
             return Ok(server.started_at.elapsed());
         }

@@ -47,6 +47,8 @@ pub(crate) enum Scenario {
     W5,
     /// One topic, and many.
     W7,
+    /// A message in each of a million queues.
+    W7Queues,
     /// One group reads a warm backlog.
     W8,
     /// One group reads a backlog that is not in memory, alone and beside W1 at half its rate.
@@ -117,6 +119,9 @@ pub(crate) struct SuiteArgs {
     /// Queues of each topic in W7.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) topic_queues: u32,
+    /// Queues of W7-queues, in topics of 1,000.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(super) used_queues: u32,
     #[command(flatten)]
     pub(super) window: WindowArgs,
 }
@@ -233,6 +238,7 @@ impl Suite<'_> {
             Scenario::W4 => self.arrivals(),
             Scenario::W5 => self.sync_flush(),
             Scenario::W7 => self.topics(),
+            Scenario::W7Queues => self.used_queues(),
             Scenario::W8 => self.backlog(),
             Scenario::W8Cold => self.cold_backlog(),
             Scenario::W11 => self.tag_filter(),
