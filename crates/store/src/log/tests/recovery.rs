@@ -448,7 +448,7 @@ fn log_whose_records_do_not_lead_to_its_end_is_read_a_few_times_and_not_once_for
     let options = LogOptions { segment_bytes: 8 << 20, ..options() };
     let mut world = World::try_on(MemoryFiles::new(), options.clone()).unwrap();
     let body = [7; 2048];
-    let places = world.append_synced(&[&body[..]; 2000]);
+    let places = world.append_synced(&vec![&body[..]; 2000]);
     let (last, end) = (places[places.len() - 1], world.log.written());
     let disk = world.disk.copy();
     // As when retention takes back the end of a file while it is looked at.
