@@ -85,6 +85,9 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<Pairs> {
 }
 
 fn compare(args: &CompareArgs, scenario: Scenario, pairs: &mut Pairs) -> anyhow::Result<()> {
+    if scenario == Scenario::W15 {
+        return compare_starts(args, pairs);
+    }
     let flush = if scenario == Scenario::W5 { "sync" } else { "async" };
     let mut both = Vec::new();
     for (name, binary) in args.names.iter().zip([&args.a, &args.b]) {
@@ -106,6 +109,21 @@ fn compare(args: &CompareArgs, scenario: Scenario, pairs: &mut Pairs) -> anyhow:
         }
     }
     both.into_iter().try_for_each(|one| one.server.process.stop())
+}
+
+/// Starts are compared with servers of their own, one after the other, as a start finds the machine.
+fn compare_starts(args: &CompareArgs, pairs: &mut Pairs) -> anyhow::Result<()> {
+    let scenario = Scenario::W15;
+    let rounds = if args.suite.once.contains(&scenario) { 1 } else { args.suite.rounds };
+    for _ in 0..rounds {
+        for (side, binary) in [&args.a, &args.b].into_iter().enumerate() {
+            let own = SuiteArgs { server_binary: Some(binary.clone()), ..args.suite.clone() };
+            let suite = Suite { args: &own, nameserver: "", scenario };
+            let rows = suite.start_up_compared();
+            pairs.add(side, rows.with_context(|| format!("measure {}", args.names[side]))?);
+        }
+    }
+    Ok(())
 }
 
 impl Contender {
@@ -167,9 +185,6 @@ impl Scenario {
             ),
             Self::W14 => Some(
                 "memory at rest is in line `idle`, memory under load in every line; the rest is about single topics and connections of Gantry",
-            ),
-            Self::W15 => Some(
-                "counts a kill and a restart on the server's own store, and compares what is read back with what was answered",
             ),
             _ => None,
         }

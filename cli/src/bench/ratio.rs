@@ -145,6 +145,11 @@ fn cpu_us(row: &Row) -> Option<f64> {
     row.measured.as_ref().and_then(|measured| measured.server).map(|cost| cost.cpu_us_per_message)
 }
 
+/// Time from the start of a process to its first answered send, of a row about starts.
+fn first_send_ms(row: &Row) -> Option<f64> {
+    row.figures.get("first_send_ms").copied()
+}
+
 fn line(ours: &[&Row], theirs: &[&Row]) -> [String; COLUMNS] {
     let (a, b) = (median(ours), median(theirs));
     let cost = |row: &Row| row.measured.as_ref().and_then(|measured| measured.server);
@@ -156,7 +161,8 @@ fn line(ours: &[&Row], theirs: &[&Row]) -> [String; COLUMNS] {
         text(
             row.latency
                 .as_ref()
-                .map(|at| [at.p50_us, at.p99_us, at.p999_us].map(micros_text).join(" / ")),
+                .map(|at| [at.p50_us, at.p99_us, at.p999_us].map(micros_text).join(" / "))
+                .or_else(|| Some(format!("first send {:.0} ms", first_send_ms(row)?))),
         )
     };
     // Of all rounds: a round with failures must not hide behind the median one.
@@ -200,6 +206,10 @@ fn cpu_share_max(scenario: &str) -> f64 {
 fn judged(a: &Row, b: &Row, failed: u64) -> [String; 2] {
     if a.scenario.ends_with("echo") {
         return ["-".into(), "-".into()];
+    }
+    if let Some((a, b)) = first_send_ms(a).zip(first_send_ms(b)) {
+        let verdict = if a <= b { "met" } else { "**missed**: first send" };
+        return ["first send ≤ B's".into(), verdict.into()];
     }
     let share_max = cpu_share_max(&a.scenario);
     let is_paced = a.what.contains("/s");
@@ -305,6 +315,15 @@ mod tests {
         assert_eq!(verdict(measured(200.0, 10.1, 0)), "**missed**: CPU 0.20");
         assert_eq!(verdict(measured(99.0, 10.0, 0)), "**missed**: rate");
         assert_eq!(verdict(measured(200.0, 10.0, 3)), "**missed**: 3 failed");
+    }
+
+    #[test]
+    fn starts_are_compared_by_their_first_send() {
+        let start = |ms: f64| Row::of_figures("W15", "empty".into(), [("first_send_ms", ms)]);
+        let line = |a: f64, b: f64| line(&[&start(a)], &[&start(b)]);
+        assert_eq!(line(24.0, 5_300.0)[8..10], ["first send 24 ms", "first send 5300 ms"]);
+        assert_eq!(line(24.0, 5_300.0)[16], "met");
+        assert_eq!(line(5_301.0, 5_300.0)[16], "**missed**: first send");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    recovery::{first_send, load_and_kill},
+    recovery::{Found, first_send, load_and_kill},
     report::Row,
     scrape::gauge,
     server::Server,
@@ -23,23 +23,46 @@ const BEHIND_MAX: f64 = 64.0 * 1024.0;
 /// Time after which views that do not catch up are given up.
 const CATCH_UP_MAX: Duration = Duration::from_mins(10);
 
+/// A server that was started empty, killed under load, and started again.
+struct Restarted {
+    empty: Row,
+    killed: Row,
+    found: Found,
+    owned: Owned,
+}
+
 impl Suite<'_> {
     /// A row for each kind of start.
     pub(super) fn start_up(&self) -> anyhow::Result<Vec<Row>> {
+        let Restarted { empty, killed, found, owned } = self.kill_and_restart()?;
+        let refused = killed.failed();
+        anyhow::ensure!(refused == 0, "the server refused {refused}: {:?}", killed.refusals);
+        anyhow::ensure!(found.is_clean(), "the killed server did not keep its word: {found:?}");
+        Ok(vec![empty, killed, self.rebuild(owned)?])
+    }
+
+    /// The rows that any server has that starts like `gantry standalone`.
+    pub(super) fn start_up_compared(&self) -> anyhow::Result<Vec<Row>> {
+        let Restarted { empty, killed, found, owned } = self.kill_and_restart()?;
+        anyhow::ensure!(found.is_complete(), "the killed server did not keep its word: {found:?}");
+        owned.server.process.stop()?;
+        Ok(vec![empty, killed])
+    }
+
+    fn kill_and_restart(&self) -> anyhow::Result<Restarted> {
         let Owned { server, data } = self.own("async")?;
         let empty = first_send(&server, "empty")?;
         let mib = self.args.log_mib;
         let messages = mib * 1024 * 1024 / RECORD_BYTES;
         let promised = load_and_kill(server, &self.load(None), messages)?;
         let owned = self.start(data, "async")?;
-        let mut killed =
-            first_send(&owned.server, &format!("after kill -9 under W1, {mib} MiB log"))?;
-        killed.figures.insert("answered".into(), promised.answered() as f64);
+        let what = format!("after kill -9 under W1, {mib} MiB log");
+        let mut killed = first_send(&owned.server, &what)?;
         let found = promised.compare(&owned.server)?;
-        anyhow::ensure!(found.is_clean(), "the killed server did not keep its word: {found:?}");
+        killed.figures.insert("answered".into(), promised.answered() as f64);
         killed.figures.insert("read_and_equal".into(), found.read as f64);
-        drop(promised);
-        Ok(vec![empty, killed, self.rebuild(owned)?])
+        killed.refusals = promised.refusals;
+        Ok(Restarted { empty, killed, found, owned })
     }
 
     /// Takes the views of a server away and starts it again.
