@@ -74,8 +74,9 @@ async fn seen(channel: &Channel) -> Vec<String> {
         let config = body(channel, Code::GET_TOPIC_CONFIG, &[("topic", topic)]).await;
         seen.push(format!("topic {config}"));
         for code in [Code::GET_MIN_OFFSET, Code::GET_MAX_OFFSET] {
-            // The one with a message that becomes due meanwhile.
-            if topic != "delayed" {
+            // Where a message becomes due meanwhile, and where retention may go on between the look and the kill.
+            let moves = topic == "delayed" || (topic, code) == ("busy", Code::GET_MIN_OFFSET);
+            if !moves {
                 seen.push(format!("{topic} {code} {}", number(channel, code, topic).await));
             }
         }
@@ -106,6 +107,7 @@ async fn clients_see_the_same_when_views_are_rebuilt_after_three_generations_hav
         one_generation(&channel).await;
     }
     let before = seen(&channel).await;
+    let busy_min = number(&channel, Code::GET_MIN_OFFSET, "busy").await;
     drop(program);
 
     fs::remove_dir_all(dir.path().join("data/views")).unwrap();
@@ -113,6 +115,8 @@ async fn clients_see_the_same_when_views_are_rebuilt_after_three_generations_hav
     assert!(program.log().contains("views_rebuilt=true"), "{}", program.log());
     let channel = program.connect().await;
     assert_eq!(seen(&channel).await, before);
+    let busy_min_now = number(&channel, Code::GET_MIN_OFFSET, "busy").await;
+    assert!(busy_min_now >= busy_min, "{busy_min_now} after {busy_min}");
     for code in [Code::GET_MIN_OFFSET, Code::GET_MAX_OFFSET] {
         assert_eq!(number(&channel, code, "idle").await, IDLE_MESSAGES, "{code}");
     }
