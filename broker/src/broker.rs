@@ -184,10 +184,11 @@ impl Broker {
         ready.set_not_ready("the log is not recovered yet");
         let services =
             open(Arc::clone(&settings), memory.sizes, address, clock, open_store).await?;
+        let front = Front::new(Arc::clone(&services), tokio::runtime::Handle::current())
+            .map_err(StartError::Threads)?;
         let upkeep = Upkeep::start(&services).map_err(StartError::Threads)?;
 
         let (shutdown, stopped) = watch::channel(false);
-        let front = Front::new(Arc::clone(&services), tokio::runtime::Handle::current());
         let server = Server::new(Arc::new(front), limits(&settings, memory.sizes));
         let remoting = server.counters();
         let mut servers = JoinSet::new();

@@ -19,6 +19,10 @@ use crate::services::{Services, signal::Signal};
 
 /// Entries that one view batch holds.
 const APPLY_MAX: usize = 10_000;
+/// The same while few wait: a fraction of a millisecond, after which those that answer have their turn.
+const APPLY_STEP: usize = 256;
+/// Entries up to which few wait. Views that fall behind would in the end stop all sends.
+const FEW: usize = 2_048;
 /// Time in which entries gather for the next view batch. With sync flush a batch for each sync would cost more than
 /// the sync; nobody waits for the views, since readers have the ring.
 const GATHER: Duration = Duration::from_millis(10);
@@ -134,11 +138,12 @@ fn flush(services: &Services, stop: &Stop) {
 /// Moves what is synced into the views.
 fn apply(services: &Services, stop: &Stop) {
     let mut failure = ViewFailure::default();
+    let mut pace = Pace::default();
     let room = || (services.store.newest_segment(), services.store.shortage().is_some());
     let mut known = room();
     while !stop.is_set() {
         services.synced.wait(TICK);
-        let has_applied = apply_all(services, &mut failure);
+        let has_applied = apply_all(services, &mut pace, &mut failure);
         // What retention may let go has been applied.
         let found = room();
         if found != known {
@@ -154,17 +159,47 @@ fn apply(services: &Services, stop: &Stop) {
     }
 }
 
+/// How much is moved at a time.
+#[derive(Default)]
+struct Pace {
+    /// Whether many entries wait, or waited the last time.
+    is_pressed: bool,
+    moved: usize,
+}
+
+impl Pace {
+    fn entries(&self) -> usize {
+        if self.is_pressed { APPLY_MAX } else { APPLY_STEP }
+    }
+
+    /// After a batch: lets others have their turn, unless many wait.
+    fn moved(&mut self, entries: usize) {
+        self.moved += entries;
+        self.is_pressed |= self.moved >= FEW;
+        if !self.is_pressed {
+            thread::yield_now();
+        }
+    }
+
+    /// After the last batch of a round.
+    fn ended(&mut self) {
+        *self = Self { is_pressed: self.moved >= FEW, moved: 0 };
+    }
+}
+
 /// Whether there was anything to move.
-fn apply_all(services: &Services, failure: &mut ViewFailure) -> bool {
+fn apply_all(services: &Services, pace: &mut Pace, failure: &mut ViewFailure) -> bool {
     let mut has_applied = false;
     loop {
-        match services.store.apply_views(APPLY_MAX) {
+        match services.store.apply_views(pace.entries()) {
             Ok(applied) => {
                 failure.passed(services);
                 if applied == 0 {
+                    pace.ended();
                     return has_applied;
                 }
                 has_applied = true;
+                pace.moved(applied);
             }
             Err(error) => {
                 failure.met(services, &error);

@@ -6,6 +6,7 @@
 mod admin;
 mod call;
 mod client;
+mod cold;
 mod late;
 mod locks;
 mod offsets;
@@ -14,7 +15,10 @@ mod refusal;
 mod retry;
 mod send;
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use bytes::BytesMut;
 use gantry_remoting::{
@@ -22,12 +26,13 @@ use gantry_remoting::{
     server::{Answers, Connection, Counters, Request, Service},
 };
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::runtime::Handle;
 
 pub(crate) use call::Call;
 pub(crate) use refusal::Refusal;
 
 use crate::services::{Services, hold::Owner, send::Outgoing};
+use cold::ColdThreads;
 use late::Lateness;
 use send::SendRun;
 
@@ -48,8 +53,8 @@ pub(crate) struct Shared {
     pub(crate) services: Arc<Services>,
     /// Where work goes on that does not end at once.
     pub(crate) runtime: Handle,
-    /// Permits for cold reads.
-    pub(crate) cold_reads: Arc<Semaphore>,
+    /// Threads of what waits for the disk.
+    pub(crate) cold: ColdThreads,
     /// Sends that had waited for too long, counted to refuse some of them.
     late_sends: AtomicUsize,
     outgoing: Mutex<Vec<Outgoing>>,
@@ -92,18 +97,17 @@ pub(crate) struct Front {
 
 impl Front {
     /// A front door to `services`; what does not end at once runs on `runtime`.
-    pub(crate) fn new(services: Arc<Services>, runtime: Handle) -> Self {
-        let cold_reads = Arc::new(Semaphore::new(services.settings.cold_reads_max as usize));
-        Self {
-            shared: Arc::new(Shared {
-                services,
-                runtime,
-                cold_reads,
-                late_sends: AtomicUsize::new(0),
-                outgoing: Mutex::default(),
-                buffers: Mutex::default(),
-            }),
-        }
+    pub(crate) fn new(services: Arc<Services>, runtime: Handle) -> io::Result<Self> {
+        let cold = ColdThreads::start(services.settings.cold_reads_max)?;
+        let shared = Shared {
+            services,
+            runtime,
+            cold,
+            late_sends: AtomicUsize::new(0),
+            outgoing: Mutex::default(),
+            buffers: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 }
 

@@ -11,6 +11,7 @@ use gantry_remoting::{
     server::{Answers, Connection},
 };
 use gantry_store::{QueueRead, ReadError, ReadStatus};
+use tokio::sync::oneshot;
 
 use super::{Call, Refusal, Shared, call};
 use crate::services::{
@@ -77,17 +78,15 @@ fn read_cold(call: &Call<'_, '_>, pull: Pull) {
     call.shared.runtime.spawn(async move {
         // Its turn lasts until the answer is sent: a peer that does not read gets no further ones.
         let Some(_turn) = connection.late_turn().await else { return };
-        // The semaphore lives as long as the front door and is never closed.
-        let Ok(permit) = Arc::clone(&shared.cold_reads).acquire_owned().await else { return };
-        drop(place);
-        let answered = Arc::clone(&connection);
-        let read = tokio::task::spawn_blocking(move || {
-            read_and_send(&shared, &answered, reply, &pull);
-            drop(permit);
+        let (done, answer_sent) = oneshot::channel::<()>();
+        let (front, answered) = (Arc::clone(&shared), Arc::clone(&connection));
+        shared.cold.run(move || {
+            drop(place);
+            read_and_send(&front, &answered, reply, &pull);
+            drop(done);
         });
-        if let Err(error) = read.await {
-            tracing::error!(%error, "a cold read panicked");
-        }
+        // Ends when the sender is dropped, by a panic as well.
+        let _dropped = answer_sent.await;
     });
 }
 

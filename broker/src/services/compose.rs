@@ -102,11 +102,15 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Readable entries of a text. The separators are ASCII, so that keys and values are text again.
+/// Entries of a text. The separators are ASCII, so that keys and values are text again.
 fn entries(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    properties::entries(text.as_bytes()).filter_map(|(key, value)| {
-        Some((std::str::from_utf8(key).ok()?, std::str::from_utf8(value).ok()?))
-    })
+    // Of a text nothing has to be checked but that a part begins and ends between characters.
+    let part = move |part: &[u8]| {
+        let from = part.as_ptr() as usize - text.as_ptr() as usize;
+        text.get(from..from + part.len())
+    };
+    properties::entries(text.as_bytes())
+        .filter_map(move |(key, value)| Some((part(key)?, part(value)?)))
 }
 
 /// What every message gets.

@@ -191,14 +191,15 @@ impl Pulls {
             messages_max: request.messages_max.clamp(1, PULL_MESSAGES_MAX as i32) as u32,
             bytes_max: bytes_max(request.bytes_max),
             scan_max: SCAN_MAX,
-            waits_within: u64::MAX,
+            waits_within: self.settings.cold_read_distance.get(),
+            is_cold: false,
         };
         Ok(Pull { topic, group, queue, offset: request.offset, filter, limits })
     }
 
-    /// Reads what is there into `out`; a pending reset wins over everything, once.
+    /// Reads what is there into `out`, and may wait for the disk; a pending reset wins over everything, once.
     pub fn read(&self, pull: &Pull, out: &mut BytesMut) -> Result<QueueRead, ReadError> {
-        self.read_within(pull, pull.limits, out)
+        self.read_within(pull, ReadLimits { is_cold: true, ..pull.limits }, out)
     }
 
     /// The same without waiting for the disk; `None` if the messages lie far behind the end of the log and are not in
@@ -208,8 +209,7 @@ impl Pulls {
         pull: &Pull,
         out: &mut BytesMut,
     ) -> Result<Option<QueueRead>, ReadError> {
-        let waits_within = self.settings.cold_read_distance.get();
-        match self.read_within(pull, ReadLimits { waits_within, ..pull.limits }, out) {
+        match self.read_within(pull, pull.limits, out) {
             Err(ReadError::NotAtHand { .. }) => Ok(None),
             read => read.map(Some),
         }

@@ -81,6 +81,11 @@ impl Store {
         let mut removed = false;
         let mut entries = &picked.entries[..];
         let patience = self.patience_at(entries.first(), picked.limits);
+        if let (Patience::AtHand, Some(first)) = (patience, entries.first())
+            && self.log.is_read_cold(first.position)
+        {
+            return Err(ReadError::NotAtHand { position: first.position });
+        }
         let ranges = entries.iter().map(|entry| entry.position..entry.end());
         self.log.read_ahead(patience, ranges);
         let before = out.len();
@@ -110,7 +115,11 @@ impl Store {
     /// A read that begins near the end of the log may wait: the disk is hardly ever asked for what was just written.
     fn patience_at(&self, first: Option<&Entry>, limits: ReadLimits) -> Patience {
         let behind = first.map_or(0, |first| self.written().0.saturating_sub(first.position.0));
-        if behind > limits.waits_within { Patience::AtHand } else { Patience::Wait }
+        match limits.is_cold {
+            _ if behind <= limits.waits_within => Patience::Wait,
+            true => Patience::Cold,
+            false => Patience::AtHand,
+        }
     }
 
     /// Reads records that lie one behind another; `None`: they are no longer there.

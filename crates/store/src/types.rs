@@ -31,9 +31,11 @@ pub struct ReadLimits {
     pub bytes_max: usize,
     /// Most entries looked at. The reference's is 800.
     pub scan_max: u32,
-    /// Bytes behind the end of the log from which on a read does not wait for the disk: what is not in memory then is
-    /// [`crate::ReadError::NotAtHand`].
+    /// Bytes behind the end of the log within which a read may wait for the disk.
     pub waits_within: u64,
+    /// Whether it may wait farther behind as well, in a cold read: in large pieces, past the system's cache. Else what is
+    /// not in memory there is [`crate::ReadError::NotAtHand`].
+    pub is_cold: bool,
 }
 
 /// What a read found.

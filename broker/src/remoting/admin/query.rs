@@ -86,23 +86,15 @@ fn look(
     let (shared, connection, reply) =
         (Arc::clone(call.shared), Arc::clone(call.connection), call.reply());
     let place = call.services().counters.waiting_look_ups.enter(call.now.monotonic_ms);
-    call.shared.runtime.spawn(async move {
-        // The semaphore lives as long as the front door and is never closed.
-        let Ok(permit) = Arc::clone(&shared.cold_reads).acquire_owned().await else { return };
+    call.shared.cold.run(move || {
         drop(place);
-        let looked = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            if connection.is_closed() {
-                return;
-            }
-            let mut answers = Answers::new();
-            if let Err(refusal) = work(&shared.services, &mut answers) {
-                call::write_refusal(&mut answers, reply, &refusal);
-            }
-            call::send(&connection, answers);
-        });
-        if let Err(error) = looked.await {
-            tracing::error!(%error, "a look-up panicked");
+        if connection.is_closed() {
+            return;
         }
+        let mut answers = Answers::new();
+        if let Err(refusal) = work(&shared.services, &mut answers) {
+            call::write_refusal(&mut answers, reply, &refusal);
+        }
+        call::send(&connection, answers);
     });
 }

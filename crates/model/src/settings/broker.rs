@@ -77,8 +77,8 @@ settings! {
         pub register_interval: Duration = Duration::from_secs(30),
         /// When a message is answered: sync, after it has reached the disk, or async. Default async.
         pub flush: FlushMode = FlushMode::Async,
-        /// Longest time that a byte stays off the disk with async flush. Default 500ms, range 1ms to 1m.
-        pub flush_interval: Duration = Duration::from_millis(500),
+        /// Longest time that a byte stays off the disk with async flush. Default 100ms, range 1ms to 1m.
+        pub flush_interval: Duration = Duration::from_millis(100),
         /// Bytes off the disk that trigger an early sync with async flush. Default 16Mi, range 64Ki to 1Gi.
         pub dirty_bytes_max: Bytes = Bytes::mib(16),
         /// Size of a log segment. Default 1Gi, range 16Mi to 4Gi.

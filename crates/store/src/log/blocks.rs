@@ -13,6 +13,8 @@ pub(super) const BLOCK_BYTES: usize = 128 * 1024;
 struct Block {
     start: u64,
     bytes: Vec<u8>,
+    /// Whether a cold read brought it.
+    is_cold: bool,
 }
 
 impl Block {
@@ -76,6 +78,7 @@ impl Blocks {
             // Behind its own bytes alone: a block of another lap never ends where this one begins.
             if block.end() != at {
                 block.start = at;
+                block.is_cold = false;
                 block.bytes.clear();
                 block.bytes.reserve_exact(BLOCK_BYTES);
             }
@@ -93,10 +96,16 @@ impl Blocks {
         }
     }
 
-    /// Keeps the bytes of a block, which begin at `start`.
-    pub(super) fn put(&self, start: u64, bytes: Vec<u8>) {
+    /// Keeps the bytes of a block, which begin at `start`, and whether a cold read brought them.
+    pub(super) fn put(&self, start: u64, bytes: Vec<u8>, is_cold: bool) {
         debug_assert!(bytes.len() <= BLOCK_BYTES, "a block is read for its place");
-        *self.place(start).write() = Block { start, bytes };
+        *self.place(start).write() = Block { start, bytes, is_cold };
+    }
+
+    /// Whether the byte at `at` is here by a cold read.
+    pub(super) fn is_cold(&self, at: u64) -> bool {
+        let block = self.place(at).read();
+        block.is_cold && !block.from(at).is_empty()
     }
 }
 
@@ -168,7 +177,7 @@ mod tests {
     fn no_more_blocks_are_kept_than_fit_into_the_memory_given() {
         for (bytes, kept) in [(0, 1), (3 * BLOCK_BYTES, 2), (64 * BLOCK_BYTES - 1, 32)] {
             let blocks = Blocks::new(bytes);
-            (0..100).for_each(|n| blocks.put(n * BLOCK, vec![1; 10]));
+            (0..100).for_each(|n| blocks.put(n * BLOCK, vec![1; 10], false));
             assert_eq!((0..100).filter(|n| blocks.holds(n * BLOCK)).count(), kept, "{bytes}");
         }
     }
@@ -186,9 +195,9 @@ mod tests {
     #[test]
     fn block_that_is_put_replaces_the_one_in_its_place() {
         let (blocks, lap) = (blocks(), BLOCK * BLOCKS);
-        blocks.put(BLOCK, bytes(BLOCK, BLOCK_BYTES));
+        blocks.put(BLOCK, bytes(BLOCK, BLOCK_BYTES), false);
         assert!(blocks.holds(BLOCK) && blocks.holds(2 * BLOCK - 1) && !blocks.holds(2 * BLOCK));
-        blocks.put(lap + BLOCK, bytes(lap + BLOCK, 10));
+        blocks.put(lap + BLOCK, bytes(lap + BLOCK, 10), false);
         assert!(!blocks.holds(BLOCK) && blocks.holds(lap + BLOCK + 9));
     }
 }

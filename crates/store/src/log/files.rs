@@ -5,13 +5,20 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, IoSliceMut},
-    os::unix::fs::FileExt as _,
+    ops::Range,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileExt as _, OpenOptionsExt as _},
+    },
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use fs4::fs_std::FileExt as _;
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::{
+    fs::OFlags,
+    io::{Errno, ReadWriteFlags, preadv2},
+};
 
 /// A folder tree. Object-safe, so that a simulator can put its own disk below the store.
 pub trait Files: Send + Sync {
@@ -39,6 +46,18 @@ pub trait LogFile: Send + Sync {
     fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<usize>;
     /// Fills `out` if the system has all of it in memory; `false` when it has not, or does not say.
     fn read_at_hand(&self, out: &mut [u8], at: u64) -> io::Result<bool>;
+    /// Reads `bytes` bytes from `at` on into `out` and says where in it they lie; fewer only where the file ends. Where
+    /// the system allows it they do not go through its cache: bytes that are read once push out nothing, and cost no
+    /// pages.
+    fn read_past_cache(
+        &self,
+        out: &mut Vec<u8>,
+        at: u64,
+        bytes: usize,
+    ) -> io::Result<Range<usize>> {
+        out.resize(bytes, 0);
+        Ok(0..self.read_at(out, at)?)
+    }
     /// Writes all bytes, or says how many of them may have reached the file.
     fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), WriteFailure>;
     /// Makes all written bytes, and the length, survive a crash.
@@ -86,11 +105,11 @@ pub struct StdFiles;
 
 impl Files for StdFiles {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
-        Ok(Arc::new(StdFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(Arc::new(StdFile::new(OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
-        Ok(Arc::new(StdFile(
+        Ok(Arc::new(StdFile::new(
             OpenOptions::new().read(true).write(true).create_new(true).open(path)?,
         )))
     }
@@ -132,30 +151,88 @@ impl Files for StdFiles {
 
 /// Opens a file of the real disk for reading alone: the system refuses to change it.
 pub(super) fn open_for_reading(path: &Path) -> io::Result<Arc<dyn LogFile>> {
-    Ok(Arc::new(StdFile(fs::File::open(path)?)))
+    Ok(Arc::new(StdFile::new(fs::File::open(path)?)))
 }
 
-struct StdFile(fs::File);
+/// What a read past the cache begins and ends at, in the file and in memory: no device has larger blocks.
+const ALIGNED: usize = 4096;
+
+struct StdFile {
+    file: fs::File,
+    /// The same file, opened for reads past the cache when the first is asked for; `None` where that is not possible.
+    uncached: OnceLock<Option<fs::File>>,
+}
+
+impl StdFile {
+    fn new(file: fs::File) -> Self {
+        Self { file, uncached: OnceLock::new() }
+    }
+
+    fn uncached(&self) -> Option<&fs::File> {
+        let open = || {
+            // By the open file, not by its name, which may be another's by now.
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let flags = OFlags::DIRECT.bits() as i32;
+            OpenOptions::new().read(true).custom_flags(flags).open(path).ok()
+        };
+        self.uncached.get_or_init(open).as_ref()
+    }
+}
+
+/// Reads up to `out.len()` bytes; less only where the file ends.
+fn read_all(file: &fs::File, out: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < out.len() {
+        match file.read_at(&mut out[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
 
 impl LogFile for StdFile {
     fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while done < out.len() {
-            match self.0.read_at(&mut out[done..], at + done as u64) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+        read_all(&self.file, out, at)
+    }
+
+    fn read_past_cache(
+        &self,
+        out: &mut Vec<u8>,
+        at: u64,
+        bytes: usize,
+    ) -> io::Result<Range<usize>> {
+        let before = at as usize % ALIGNED;
+        let wanted = (before + bytes).next_multiple_of(ALIGNED);
+        out.resize(wanted + ALIGNED, 0);
+        let start = out.as_ptr().align_offset(ALIGNED);
+        if let Some(file) = self.uncached() {
+            // One call: a second one would begin at a place that is not aligned, where the file ends.
+            match file.read_at(&mut out[start..start + wanted], at - before as u64) {
+                Ok(read) if read == wanted || at - before as u64 + read as u64 >= self.len()? => {
+                    let first = start + before.min(read);
+                    return Ok(first..start + read.min(before + bytes));
+                }
+                // Interrupted, or a file system that opens such files and does not read them.
+                Ok(_) => {}
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::InvalidInput | io::ErrorKind::Interrupted
+                    ) => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(done)
+        Ok(0..read_all(&self.file, &mut out[..bytes], at)?)
     }
 
     fn read_at_hand(&self, out: &mut [u8], at: u64) -> io::Result<bool> {
         let mut done = 0;
         while done < out.len() {
             let mut rest = [IoSliceMut::new(&mut out[done..])];
-            match preadv2(&self.0, &mut rest, at + done as u64, ReadWriteFlags::NOWAIT) {
+            match preadv2(&self.file, &mut rest, at + done as u64, ReadWriteFlags::NOWAIT) {
                 Ok(0) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
                 Ok(read) => done += read,
                 Err(Errno::INTR) => {}
@@ -168,7 +245,7 @@ impl LogFile for StdFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), WriteFailure> {
         let mut written = 0;
         while written < bytes.len() {
-            let failure = match self.0.write_at(&bytes[written..], at + written as u64) {
+            let failure = match self.file.write_at(&bytes[written..], at + written as u64) {
                 Ok(0) => io::ErrorKind::WriteZero.into(),
                 Ok(more) => {
                     written += more;
@@ -183,24 +260,65 @@ impl LogFile for StdFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
+        self.file.set_len(bytes)
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        match self.0.allocate(bytes) {
+        match self.file.allocate(bytes) {
             // A file system that cannot reserve still can hold the file.
             Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported) => {
-                self.0.set_len(bytes.max(self.len()?))
+                self.file.set_len(bytes.max(self.len()?))
             }
             outcome => outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_past_the_cache_give_the_files_bytes_at_every_alignment() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = StdFiles.create(&path).unwrap();
+        let bytes: Vec<u8> = (0..20_001u32).map(|at| (at / 7 % 251) as u8).collect();
+        file.write_at(&bytes, 0).unwrap();
+        // Other bytes may have been read into it before.
+        let mut out = vec![b'#'; 3];
+        let places = [0, 1, 4095, 4096, 4097, 8192, 12_288, 16_384, 19_999, 20_000, 20_001, 30_000];
+        for at in places {
+            for wanted in [1, 100, 4096, 4097, 8192, 20_001, 65_536] {
+                let range = file.read_past_cache(&mut out, at, wanted).unwrap();
+                let from = bytes.len().min(at as usize);
+                let expected = &bytes[from..bytes.len().min(from + wanted)];
+                assert_eq!(&out[range], expected, "{wanted} bytes at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn reads_past_the_cache_see_what_was_written_last_and_follow_the_file_to_its_new_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        let file = StdFiles.create(&path).unwrap();
+        let mut out = Vec::new();
+        for round in 0..3u8 {
+            file.write_at(&[round; 10_000], 0).unwrap();
+            let range = file.read_past_cache(&mut out, 5_000, 5_000).unwrap();
+            assert_eq!(out[range], [round; 5_000]);
+            StdFiles.rename(&path, &other).unwrap();
+            StdFiles.create(&path).unwrap();
+            StdFiles.rename(&other, &path).unwrap();
         }
     }
 }

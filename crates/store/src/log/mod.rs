@@ -4,6 +4,7 @@
 
 mod batch;
 mod blocks;
+mod cold;
 pub mod crash_states;
 pub mod files;
 mod mark;
@@ -207,6 +208,8 @@ impl Stopped {
 pub enum Patience {
     /// It may.
     Wait,
+    /// It may, and reads far behind the end: in large pieces, past the system's cache.
+    Cold,
     /// Only what is in memory is read.
     AtHand,
 }

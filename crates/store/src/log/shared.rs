@@ -19,6 +19,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::{
     Patience, ReadError, SegmentInfo, Stopped, StoreId, SyncError,
     blocks::{BLOCK_BYTES, Blocks, block_start},
+    cold::ColdReads,
     files::Files,
     reader::{RecordCursor, Walker},
     segment::{Segment, segment_path},
@@ -56,7 +57,8 @@ pub(super) struct Shared {
     /// What was written last: whoever reads at the end of the log asks the system for nothing.
     pub(super) tail: Blocks,
     /// What readers behind the tail have in common.
-    read_last: Blocks,
+    pub(super) read_last: Blocks,
+    pub(super) cold: ColdReads,
     /// Why messages are refused for want of room.
     pub(super) shortage: ShortageCell,
     stopped: OnceLock<Stopped>,
@@ -88,6 +90,7 @@ impl Shared {
             shortage: ShortageCell::default(),
             tail: Blocks::new(block_bytes / 2),
             read_last: Blocks::new(block_bytes / 2),
+            cold: ColdReads::default(),
             stopped: OnceLock::new(),
             is_led: Mutex::new(false),
             sync_ended: Condvar::new(),
@@ -255,7 +258,7 @@ impl Log {
         let failed = |source| ReadError::Io { path: segment.path.clone(), position, source };
         let at = position.0 - segment.base;
         let read = match patience {
-            Patience::Wait => segment.file.read_at(out, at).map_err(failed)?,
+            Patience::Wait | Patience::Cold => segment.file.read_at(out, at).map_err(failed)?,
             Patience::AtHand if segment.file.read_at_hand(out, at).map_err(failed)? => out.len(),
             Patience::AtHand => return Err(ReadError::NotAtHand { position }),
         };
@@ -277,6 +280,9 @@ impl Log {
         patience: Patience,
         ranges: impl Iterator<Item = Range<PhysicalOffset>>,
     ) {
+        if patience == Patience::Cold {
+            return self.read_ahead_cold(ranges);
+        }
         let mut wanted = Wanted::default();
         for range in ranges {
             let block = block_start(range.start.0);
@@ -316,7 +322,7 @@ impl Log {
         let Ok(segment) = self.check_range(start, size) else { return };
         let mut bytes = vec![0; size];
         if self.read_file(&segment, start, patience, &mut bytes).is_ok() {
-            self.0.read_last.put(start.0, bytes);
+            self.0.read_last.put(start.0, bytes, false);
         }
     }
 
@@ -328,12 +334,17 @@ impl Log {
         }
     }
 
-    fn check_start(&self, position: PhysicalOffset) -> Result<(), ReadError> {
+    /// The segment that holds a position.
+    pub(super) fn segment_of(&self, position: PhysicalOffset) -> Option<Arc<Segment>> {
+        self.0.segment_at(position.0)
+    }
+
+    pub(super) fn check_start(&self, position: PhysicalOffset) -> Result<(), ReadError> {
         let start = self.start();
         if position < start { Err(ReadError::BelowStart { position, start }) } else { Ok(()) }
     }
 
-    fn check_range(
+    pub(super) fn check_range(
         &self,
         position: PhysicalOffset,
         bytes: usize,

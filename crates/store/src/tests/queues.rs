@@ -356,6 +356,40 @@ fn queues_between_each_other_are_read_alike_from_memory_and_from_disk() {
 }
 
 #[test]
+fn cold_reads_give_what_other_reads_give_and_bring_the_blocks_of_those_who_follow() {
+    for kind in KINDS {
+        let (world, topic, places) = interleaved(kind);
+        let cold = |queue, from| {
+            let mut out = bytes::BytesMut::new();
+            let limits = ReadLimits { waits_within: 0, is_cold: true, ..LIMITS };
+            let from = QueueOffset(from);
+            let read =
+                world.store().read_queue(&topic, QueueId(queue), from, limits, &|_| true, &mut out);
+            (read.unwrap(), out)
+        };
+        for queue in 0..4 {
+            let mut from = 0;
+            world.store().log.forget_blocks();
+            while from < 100 {
+                let mut out = bytes::BytesMut::new();
+                let (found, messages) = cold(queue, from);
+                let start = QueueOffset(from);
+                let expected = world
+                    .store()
+                    .read_queue(&topic, QueueId(queue), start, LIMITS, &|_| true, &mut out)
+                    .unwrap();
+                assert_eq!((found, messages), (expected, out), "{kind:?}, queue {queue}, {from}");
+                assert!(found.next.0 > from);
+                from = found.next.0;
+            }
+        }
+        world.store().log.forget_blocks();
+        cold(0, 0);
+        assert!(world.store().log.has_read_ahead(places[5]), "of every queue");
+    }
+}
+
+#[test]
 fn damaged_record_read_ahead_with_its_neighbours_is_never_delivered() {
     let (world, topic, places) = interleaved(Kind::Memory);
     let segment = world.dir().join("log").join(format!("{:020}", 0));

@@ -247,8 +247,13 @@ impl World {
     }
 }
 
-pub(super) const LIMITS: ReadLimits =
-    ReadLimits { messages_max: 32, bytes_max: 256 * 1024, scan_max: 800, waits_within: u64::MAX };
+pub(super) const LIMITS: ReadLimits = ReadLimits {
+    messages_max: 32,
+    bytes_max: 256 * 1024,
+    scan_max: 800,
+    waits_within: u64::MAX,
+    is_cold: false,
+};
 
 pub(super) fn draft<'a>(
     topic: &'a str,

@@ -14,9 +14,9 @@ use std::{
 
 use gantry_model::PhysicalOffset;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactionDecision, DB,
-    DBCompressionType, DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, FlushOptions,
-    LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor,
+    CompactionDecision, DB, DBCompressionType, DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME,
+    ErrorKind, FlushOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::{
@@ -42,6 +42,8 @@ const INSERT_HINT: &str = "memtable_insert_with_hint_prefix_extractor=rocksdb.Fi
 const OPEN_FILES_MAX: i32 = 256;
 /// Times that opening for reading is tried.
 const READ_TRIES: u32 = 5;
+/// Bytes of a block of queue entries: some hundreds of them, which a reader goes through in turn.
+const QUEUE_BLOCK_BYTES: usize = 16 * 1024;
 /// Bits of filter for each key: one look in a hundred is in vain.
 const FILTER_BITS: f64 = 10.0;
 
@@ -205,7 +207,16 @@ fn family_options(
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    blocks.set_bloom_filter(FILTER_BITS, false);
+    // In parts, of which the cache holds those that are used: a whole index of a file is larger than what is read by it.
+    blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    blocks.set_pin_top_level_index_and_filter(true);
+    if view == View::Queue {
+        // Entries are read by ranges: a filter would be made for each and asked by nobody.
+        blocks.set_block_size(QUEUE_BLOCK_BYTES);
+    } else {
+        blocks.set_bloom_filter(FILTER_BITS, false);
+        blocks.set_partition_filters(true);
+    }
     options.set_block_based_table_factory(&blocks);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(memory.write_bytes / 2);

@@ -146,8 +146,13 @@ fn append(
 fn bodies(store: &Store, topic: &str, queue: u32) -> (Bounds, Vec<String>) {
     let (topic, queue) = (store.topic(topic).unwrap(), QueueId(queue));
     let bounds = store.queue_bounds(&topic, queue).unwrap();
-    let limits =
-        ReadLimits { messages_max: 32, bytes_max: 1 << 20, scan_max: 800, waits_within: u64::MAX };
+    let limits = ReadLimits {
+        messages_max: 32,
+        bytes_max: 1 << 20,
+        scan_max: 800,
+        waits_within: u64::MAX,
+        is_cold: false,
+    };
     let (mut all, mut next) = (Vec::new(), bounds.min);
     while next < bounds.max {
         let mut out = BytesMut::new();

@@ -1,0 +1,106 @@
+//! Reads far behind the end of the log, by those who may wait for the disk.
+//! Invariant: one piece of the log is read by one reader at a time, and those who waited for it find its blocks in
+//! memory; whoever reads on gets a piece of [`PIECE_BYTES`], whoever begins gets one block.
+//! Leaves what the bytes mean, and reads that are not far behind, to the rest of the log.
+
+use std::{cell::RefCell, ops::Range};
+
+use gantry_model::PhysicalOffset;
+use parking_lot::Mutex;
+
+use super::{
+    Log, ReadError,
+    blocks::{BLOCK_BYTES, block_start},
+};
+
+/// Bytes that one read of the disk brings to a reader that reads on.
+const PIECE_BYTES: u64 = 4 * BLOCK_BYTES as u64;
+/// Readers that may be at different places of the log at a time.
+const PLACES: usize = 16;
+
+/// Who reads which piece.
+#[derive(Debug, Default)]
+pub(super) struct ColdReads {
+    places: [Mutex<()>; PLACES],
+}
+
+thread_local! {
+    /// What a reading thread reads into; at most a piece and what alignment takes.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Log {
+    /// Brings the blocks into memory that hold the first bytes of `ranges`, which go on in the log's order.
+    ///
+    /// What cannot be read is left to [`Log::read`], which says why.
+    pub(super) fn read_ahead_cold(&self, ranges: impl Iterator<Item = Range<PhysicalOffset>>) {
+        let mut last = None;
+        for range in ranges {
+            for at in [range.start.0, range.end.0.saturating_sub(1)] {
+                let block = block_start(at);
+                // What cannot be read at one place of a block cannot be at the next.
+                if last.replace(block) != Some(block) && !self.holds(at) {
+                    let _unread = self.load_piece(block, at);
+                }
+            }
+        }
+    }
+
+    /// Whether cold reads brought what lies at `position` or right before it. Whoever reads there reads on for long, and
+    /// to look for it in the system's cache would make the system read it into there.
+    pub(crate) fn is_read_cold(&self, position: PhysicalOffset) -> bool {
+        let blocks = &self.0.read_last;
+        let block = block_start(position.0);
+        blocks.is_cold(position.0) || block > 0 && blocks.is_cold(block - 1)
+    }
+
+    fn holds(&self, at: u64) -> bool {
+        self.0.tail.holds(at) || self.0.read_last.holds(at)
+    }
+
+    fn load_piece(&self, block: u64, at: u64) -> Result<(), ReadError> {
+        let piece = block - block % PIECE_BYTES;
+        let _place = self.0.cold.places[(piece / PIECE_BYTES) as usize % PLACES].lock();
+        if self.holds(at) {
+            return Ok(());
+        }
+        let reads_on = block > 0 && self.0.read_last.holds(block - 1);
+        let end = if reads_on { piece + PIECE_BYTES } else { block + BLOCK_BYTES as u64 };
+        let start = PhysicalOffset(block.max(self.start().0));
+        let Some(segment) = self.segment_of(start) else { return Ok(()) };
+        // A read past the cache makes writers of the same file wait: the newest segment is read as ever.
+        let is_written = self.newest_segment() == Some(PhysicalOffset(segment.base));
+        // A block across a segment's border is not kept whole: there is one a segment.
+        let end = end.min(segment.end()).min(self.written().0);
+        let bytes = end.saturating_sub(start.0) as usize;
+        SCRATCH.with_borrow_mut(|scratch| {
+            let from = start.0 - segment.base;
+            let read = if is_written {
+                scratch.resize(bytes, 0);
+                segment.file.read_at(scratch, from).map(|read| 0..read)
+            } else {
+                segment.file.read_past_cache(scratch, from, bytes)
+            };
+            let read = read.map_err(|source| ReadError::Io {
+                path: segment.path.clone(),
+                position: start,
+                source,
+            })?;
+            // A segment that was given up meanwhile may hold other bytes by now.
+            self.check_start(start)?;
+            self.keep(start.0, &scratch[read]);
+            Ok(())
+        })
+    }
+
+    /// Keeps what was read at `start`, in blocks.
+    fn keep(&self, mut start: u64, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let left = (block_start(start) + BLOCK_BYTES as u64 - start) as usize;
+            let (block, rest) = bytes.split_at(left.min(bytes.len()));
+            self.0.read_last.put(start, block.to_vec(), true);
+            start += block.len() as u64;
+            bytes = rest;
+        }
+    }
+}
