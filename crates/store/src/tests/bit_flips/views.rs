@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use super::super::world::{LIMITS, commit, copy_tree, push};
 use crate::{Batch, Now, OpenReport, ReadError, Store, StoreOptions, ViewError, views::dump};
 
-const MESSAGES: u64 = 600;
+/// So many that the entries of the two queues lie in several blocks.
+const MESSAGES: u64 = 2_400;
 
 fn options(dir: &Path) -> StoreOptions {
     let mut options = StoreOptions::new(dir);
