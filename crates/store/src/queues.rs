@@ -137,12 +137,12 @@ impl Queues {
         Arc::clone(slots.queues[slot as usize].as_ref().expect("a queue in the ring has a slot"))
     }
 
-    /// Moves the next offset of every queue, none of which has an entry in the ring.
-    pub(crate) fn skip(&self, lost: u64) {
-        for queue in self.by_key.read().values() {
+    /// Moves the next offset of a queue that has no entry in the ring.
+    pub(crate) fn skip_to(&self, key: Key, next: u64) {
+        if let Some(queue) = self.by_key.read().get(&key) {
             let mut state = queue.state.lock();
-            state.next = state.next.saturating_add(lost);
-            state.base = state.next;
+            state.next = next;
+            state.base = next;
         }
     }
 

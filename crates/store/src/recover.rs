@@ -178,12 +178,15 @@ impl Store {
             let position = cursor.position();
             let failed = |source| OpenError::Replay { position, source };
             match cursor.next().map_err(|error| failed(ReplayError::Read(error)))? {
-                None => return Ok(Replayed { records, log_start }),
+                None => {
+                    self.skip_lost_offsets().map_err(|error| failed(error.into()))?;
+                    return Ok(Replayed { records, log_start });
+                }
                 Some(Walked::Damage(damage)) => {
                     let place = damage.position..damage.end;
                     self.note_damage(place.clone(), damage.reason.to_string());
                     if damage.may_hide_records() {
-                        self.skip_lost_offsets(place).map_err(|error| failed(error.into()))?;
+                        self.note_lost(place).map_err(|error| failed(error.into()))?;
                     }
                 }
                 Some(Walked::Record { record, .. }) => {

@@ -15,6 +15,7 @@ mod faults_unlink;
 mod faults_unreadable;
 mod faults_views;
 mod faults_world;
+mod gaps;
 mod generations;
 mod idle;
 mod inspect;

@@ -10,6 +10,8 @@
 //!         'H' topic u32                             →  time before which its messages are hidden (a state entry)
 //!         'G' group                                 →  group definition (a state entry)
 //!         'Q' topic u32 | queue u32                 →  next queue offset u64
+//!         'L' end u64                               →  messages that a damaged place may have held, u64; while a replay
+//!                                                      goes on
 //!         'S'                                       →  newest start of the log that a record says, position u64
 //! ```
 //!
@@ -31,6 +33,8 @@ pub const APPLIED: &[u8] = b"A";
 pub const COUNTERS: &[u8] = b"C";
 /// Key of the newest start of the log, in `meta`.
 pub const LOG_START: &[u8] = b"S";
+/// What the keys of damaged places begin with, in `meta`.
+pub const LOST: &[u8] = b"L";
 /// Beyond every key.
 pub const END: &[u8] = &[0xFF; 32];
 /// Target of a timer whose topic does not exist.
@@ -175,6 +179,21 @@ pub fn decode_next_key(key: &[u8]) -> Result<(TopicId, QueueId), ViewError> {
         return Err(malformed(View::Meta, key));
     }
     Ok((TopicId(u32_at(key, 1)), QueueId(u32_at(key, 5))))
+}
+
+/// Key of a damaged place that ends at `end`.
+pub fn lost_key(end: PhysicalOffset) -> [u8; 9] {
+    let mut key = [LOST[0]; 9];
+    key[1..].copy_from_slice(&end.0.to_be_bytes());
+    key
+}
+
+/// End of the place in the key of a damaged place.
+pub fn decode_lost_key(key: &[u8]) -> Result<PhysicalOffset, ViewError> {
+    if key.len() != 9 {
+        return Err(malformed(View::Meta, key));
+    }
+    Ok(PhysicalOffset(u64_at(key, 1)))
 }
 
 /// Number of 8 bytes that is a whole value.
