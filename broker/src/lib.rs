@@ -12,6 +12,7 @@ mod resolve;
 mod scrub;
 pub mod services;
 mod upkeep;
+mod words;
 
 pub use broker::{Addresses, Broker, OpenStore, RunningBroker, StartError, StopError};
 pub use resolve::{Resolve, SystemResolver};

@@ -5,7 +5,10 @@
 use gantry_proto::v2::{Code, Status};
 use gantry_store::AppendError;
 
-use crate::services::{commit::CommitError, send::SendError, timers::DueError, topics::TopicError};
+use crate::{
+    services::{commit::CommitError, send::SendError, timers::DueError, topics::TopicError},
+    words::{NOT_NOW, chain},
+};
 
 /// Why a request is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,18 +39,18 @@ impl From<Refusal> for Status {
 impl From<&AppendError> for Refusal {
     fn from(error: &AppendError) -> Self {
         let code = match error {
-            AppendError::Busy { .. } => Code::TooManyRequests,
+            // No code is for a full log; this one alone makes the SDKs wait before they try again.
+            AppendError::Busy { .. } | AppendError::Full(_) => Code::TooManyRequests,
             AppendError::TopicGone { .. } => Code::TopicNotFound,
             AppendError::RecordTooLarge(_) | AppendError::Encode(_) => Code::MessageBodyTooLarge,
-            AppendError::Full(_)
-            | AppendError::Stopped(_)
+            AppendError::Stopped(_)
             | AppendError::PendingFull { .. }
             | AppendError::AlreadyEnded { .. }
             | AppendError::Views(_) => Code::InternalServerError,
         };
         let message = match error {
-            // Which limit it is, and what is used of it.
-            AppendError::Full(cause) => format!("{error}: {cause}"),
+            // Which limit it is, and what is used of it, in the words of the remoting port.
+            AppendError::Full(_) => format!("{NOT_NOW}: {}", chain(error)),
             _ => error.to_string(),
         };
         Self::new(code, message)
@@ -108,7 +111,7 @@ mod tests {
     fn full_log_says_which_limit_it_met_and_what_is_used_of_it() {
         let shortage = Shortage::Limit { log_bytes: 4096, bytes_max: 5000 };
         let refusal = Refusal::from(&AppendError::Full(log::AppendError::Short(shortage)));
-        assert_eq!(refusal.code, Code::InternalServerError);
+        assert_eq!(refusal.code, Code::TooManyRequests);
         let words = &refusal.message;
         assert!(words.contains("4096 bytes") && words.contains("its limit of 5000"), "{words}");
     }

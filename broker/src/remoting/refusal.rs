@@ -7,9 +7,12 @@ use std::error::Error;
 use gantry_remoting::{HeaderError, ResponseCode, json::BodyError};
 use gantry_store::{AppendError, ReadError};
 
-use crate::services::{
-    commit::CommitError, groups::GroupError, offsets::CommitOffsetError, pull::PullError,
-    retry::SendBackError, send::SendError, topics::TopicError,
+use crate::{
+    services::{
+        commit::CommitError, groups::GroupError, offsets::CommitOffsetError, pull::PullError,
+        retry::SendBackError, send::SendError, topics::TopicError,
+    },
+    words::{NOT_NOW, chain},
 };
 
 /// Longest remark: a topic's longest name and the reason around it.
@@ -51,22 +54,6 @@ impl Refusal {
     }
 }
 
-/// The words of an error and of its causes, separated by colons.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // A transparent variant repeats its cause.
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 fn of_append(error: &AppendError) -> ResponseCode {
     match error {
         AppendError::Busy { .. } => ResponseCode::SYSTEM_BUSY,
@@ -87,7 +74,7 @@ impl From<&AppendError> for Refusal {
         match code {
             ResponseCode::SYSTEM_BUSY => Self::busy(error),
             ResponseCode::SERVICE_NOT_AVAILABLE => {
-                Self { remark: format!("service not available now: {}", refusal.remark), ..refusal }
+                Self { remark: format!("{NOT_NOW}: {}", refusal.remark), ..refusal }
             }
             _ => refusal,
         }

@@ -3,6 +3,7 @@
 //! Leaves single checks of messages to the unit tests of the door.
 
 mod client;
+mod full;
 mod overload;
 mod refusals;
 mod route;
