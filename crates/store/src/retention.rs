@@ -1,146 +1,32 @@
-//! What the log may forget, and when: decisions as pure functions, and the upkeep that carries them out.
+//! Lets go of what is too old or too much, by rules that are pure functions.
 //! Invariant: a segment goes only when a complete image at or behind its end is synced, its pending timers are carried,
 //! and the views hold durably everything in it; the segment being written never goes.
 //! Leaves how often to look to the store's owner.
 
-use std::{ops::Range, sync::Arc};
+mod carry;
+mod clocks;
+mod index_keys;
+mod rules;
+
+use std::sync::Arc;
 
 use gantry_model::PhysicalOffset;
-use gantry_record::RecordView;
 use parking_lot::Mutex;
 
+pub use self::{
+    clocks::{AgeClock, SteadyClock},
+    rules::{ImageStep, forget_before, image_step},
+};
 use crate::{
-    batch::{Batch, Ends, Index},
-    change::{self, key_hash},
     errors::{AppendError, ReadError, SyncError},
     image::{self, IMAGE_TOPIC, ImageAt, ImageError, own_draft},
-    keys::{KeyEntry, KeyError, KeyIndex},
-    log::{self, Log, Purpose, RecordBatch, SegmentInfo, Unlink, Walked, files::Files},
+    keys::{KeyError, KeyIndex},
+    log::{self, Log, Purpose, RecordBatch, Unlink, files::Files},
     log_start::{self, START_TOPIC},
     options::{Flush, Now, OnFull, Retention, StoreOptions},
     store::Store,
-    timers,
-    types::Timer,
-    views::{Step, ViewError},
+    views::ViewError,
 };
-
-/// Timers that are looked for at once when they are carried.
-const CARRIED_AT_ONCE: usize = 256;
-/// Bytes of log whose keys one call indexes, so that other upkeep gets its turn.
-const INDEXED_BYTES_MAX: u64 = 256 * 1024 * 1024;
-
-/// A new image is begun only when the log has grown by so many times the last one: at most 6 % of it is images.
-const GROWTH_PER_IMAGE: u64 = 16;
-
-/// Time by which messages grow old: it follows the wall clock, but not faster than the monotonic one.
-///
-/// A wall clock that jumps forward makes nothing older before that time has passed. Starts at the last store time, so
-/// that time in which the store was closed counts only as far as the log itself tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AgeClock {
-    trusted_ms: u64,
-    monotonic_ms: u64,
-}
-
-impl AgeClock {
-    /// A clock for a log whose last record was stored at `last_time_ms`; 0 if there is none.
-    pub fn new(last_time_ms: u64, now: Now) -> Self {
-        let known_ms = if last_time_ms == 0 { now.wall_ms } else { last_time_ms };
-        Self { trusted_ms: known_ms.min(now.wall_ms), monotonic_ms: now.monotonic_ms }
-    }
-
-    /// The time in milliseconds since 1970 that may be trusted not to be too late.
-    pub fn advance(&mut self, now: Now) -> u64 {
-        let passed_ms = now.monotonic_ms.saturating_sub(self.monotonic_ms);
-        self.monotonic_ms = self.monotonic_ms.max(now.monotonic_ms);
-        self.trusted_ms = now.wall_ms.min(self.trusted_ms.saturating_add(passed_ms));
-        self.trusted_ms
-    }
-}
-
-/// The wall clock as long as it runs evenly, and since when it does. The start of the store counts as a jump.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SteadyClock {
-    steady_since_ms: u64,
-    last: Now,
-}
-
-impl SteadyClock {
-    /// Difference between the clocks within one step that counts as a jump; less is the wall clock being steered.
-    const JUMP_MS: u64 = 1_000;
-
-    /// A clock that has just been looked at for the first time.
-    pub fn new(now: Now) -> Self {
-        Self { steady_since_ms: now.wall_ms, last: now }
-    }
-
-    /// The wall time before which everything was stored longer than `age_ms` ago; none before the clock has run
-    /// evenly for that long. What was stored before it did is older than that by then.
-    pub fn stored_before(&mut self, age_ms: u64, now: Now) -> Option<u64> {
-        let passed_ms = now.monotonic_ms.saturating_sub(self.last.monotonic_ms);
-        let expected_ms = self.last.wall_ms.saturating_add(passed_ms);
-        if now.wall_ms.abs_diff(expected_ms) > Self::JUMP_MS {
-            self.steady_since_ms = now.wall_ms;
-        }
-        self.last = now;
-        now.wall_ms.checked_sub(age_ms).filter(|before_ms| *before_ms >= self.steady_since_ms)
-    }
-}
-
-/// Up to where the log may be forgotten for its age or size: the end of a segment, `None` if nothing may go.
-///
-/// `applied` is the position up to which the views hold everything.
-pub fn forget_before(
-    segments: &[SegmentInfo],
-    retention: Retention,
-    trusted_ms: u64,
-    applied: PhysicalOffset,
-) -> Option<PhysicalOffset> {
-    let mut bytes: u64 = segments.iter().map(|segment| segment.file_bytes).sum();
-    let mut before = None;
-    for (index, segment) in segments.iter().enumerate() {
-        let next = segments.get(index + 1);
-        let is_old = last_time_ms(segment, next)
-            .is_some_and(|last_ms| trusted_ms.saturating_sub(last_ms) > retention.age_ms);
-        let is_beyond = retention.bytes.is_some_and(|bytes_max| bytes > bytes_max);
-        if next.is_none() || !segment.is_sealed || segment.end > applied || !(is_old || is_beyond) {
-            break;
-        }
-        bytes -= segment.file_bytes;
-        before = Some(segment.end);
-    }
-    before
-}
-
-/// Store time of a segment's last record; where damage hides it, the next one's header is not earlier.
-fn last_time_ms(segment: &SegmentInfo, next: Option<&SegmentInfo>) -> Option<u64> {
-    let known = |time_ms: u64| (time_ms > 0).then_some(time_ms);
-    known(segment.last_time_ms).or_else(|| next.and_then(|next| known(next.first_time_ms)))
-}
-
-/// Whether the newest image allows to forget, and if not, whether a new one may be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ImageStep {
-    /// The newest image is new enough.
-    Enough,
-    /// A new one has to be written first.
-    Write,
-    /// A new one is needed, and the log has not grown enough since the last.
-    Wait,
-}
-
-/// What has to be done about the image before everything up to `before` may go.
-pub fn image_step(
-    newest: Option<&ImageAt>,
-    before: PhysicalOffset,
-    written: PhysicalOffset,
-) -> ImageStep {
-    match newest {
-        Some(image) if image.position >= before => ImageStep::Enough,
-        Some(image) if written.0 - image.end.0 < GROWTH_PER_IMAGE * image.bytes => ImageStep::Wait,
-        _ => ImageStep::Write,
-    }
-}
 
 /// Why nothing, or not all that could, was forgotten. The next call tries again.
 #[derive(Debug, thiserror::Error)]
@@ -182,9 +68,6 @@ impl From<image::WriteError<RetentionError>> for RetentionError {
         }
     }
 }
-
-/// Receives a record's position, its end and the hashes of its keys.
-type VisitKeys<'a> = dyn FnMut(PhysicalOffset, PhysicalOffset, &[u64]) -> Result<(), KeyError> + 'a;
 
 /// What one round of retention did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -312,69 +195,6 @@ impl Store {
         Ok(true)
     }
 
-    /// Appends the pending timers before `before` again; each copy ends its original in the same write.
-    fn carry(&self, before: PhysicalOffset, now: Now) -> Result<u64, RetentionError> {
-        let mut carried = 0;
-        let mut from = Timer::default();
-        loop {
-            let timers = self.timers_before(before, from)?;
-            let Some(last) = timers.last() else { break };
-            from = Timer { position: last.position.plus(1), ..*last };
-            for timer in timers {
-                carried += u64::from(self.carry_one(timer, now)?);
-            }
-        }
-        self.sync()?;
-        self.apply_all()?;
-        Ok(carried)
-    }
-
-    fn timers_before(
-        &self,
-        before: PhysicalOffset,
-        from: Timer,
-    ) -> Result<Vec<Timer>, RetentionError> {
-        let mut found = Vec::new();
-        let end = Timer { due_ms: u64::MAX, position: PhysicalOffset(u64::MAX) };
-        timers::scan(&*self.views, from..end, &mut |timer, _| {
-            if timer.position < before {
-                found.push(timer);
-            }
-            if found.len() < CARRIED_AT_ONCE { Step::Next } else { Step::Stop }
-        })?;
-        Ok(found)
-    }
-
-    /// Whether it was still pending.
-    fn carry_one(&self, timer: Timer, now: Now) -> Result<bool, RetentionError> {
-        let Some(bytes) = self.read_record(timer.position)? else {
-            // Damaged: `read_record` has reported it, and nothing can fire it any more.
-            return Ok(false);
-        };
-        let Ok(record) = RecordView::parse(&bytes) else { return Ok(false) };
-        let Some(topic) = self.topic(record.topic()) else { return Ok(false) };
-        let mut batch = Batch::new();
-        let index = Index {
-            tag_hash: record.tag_hash().into(),
-            keys: change::keys_of(&record),
-            timer_due_ms: Some(timer.due_ms),
-            ends: Some(Ends::Timer { due_ms: timer.due_ms, position: timer.position }),
-        };
-        batch.push(&topic, &record.draft(), index).map_err(AppendError::from)?;
-        let mut outcome = self.append_for(Purpose::State, &mut batch, now);
-        if let Err(AppendError::Busy { .. }) = outcome {
-            self.sync()?;
-            self.apply_all()?;
-            outcome = self.append_for(Purpose::State, &mut batch, now);
-        }
-        match outcome {
-            Ok(_) => Ok(true),
-            // It fired, was recalled, or went with its topic, a moment ago.
-            Err(AppendError::AlreadyEnded { .. } | AppendError::TopicGone { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     pub(crate) fn write_image(&self, now: Now) -> Result<ImageAt, RetentionError> {
         let snapshot = self.views.snapshot();
         let position = snapshot.applied()?;
@@ -439,176 +259,5 @@ impl Store {
         self.sync()?;
         self.index_keys()?;
         Ok(self.upkeep.keys.seal(self.synced())?)
-    }
-
-    /// Brings the key index up to what is confirmed and synced, and fills one of its gaps.
-    pub(crate) fn index_keys(&self) -> Result<(), RetentionError> {
-        let keys = &self.upkeep.keys;
-        let end = self.confirmed().min(self.synced());
-        let from = keys.covered_to().max(self.log.start());
-        self.walk_keys(from..end, from.plus(INDEXED_BYTES_MAX), &mut |position, end, hashes| {
-            keys.add(position, end, hashes);
-            keys.seal_if_due(end).map(|_| ())
-        })?;
-        if let Some(gap) = keys.gaps(self.log.start()).into_iter().find(|gap| gap.end <= end) {
-            let mut entries = Vec::new();
-            self.walk_keys(gap.start..end, gap.end, &mut |position, _, hashes| {
-                entries.extend(hashes.iter().map(|hash| KeyEntry { hash: *hash, position }));
-                Ok(())
-            })?;
-            keys.fill_gap(gap, entries)?;
-        }
-        Ok(())
-    }
-
-    /// Gives the hashes of each record of `range` that begins before `before`. The range may begin inside a record,
-    /// which then is left out; it ends with one.
-    fn walk_keys(
-        &self,
-        range: Range<PhysicalOffset>,
-        before: PhysicalOffset,
-        visit: &mut VisitKeys<'_>,
-    ) -> Result<(), RetentionError> {
-        let mut hashes = Vec::new();
-        let mut cursor = self.log.records(range.start, range.end);
-        while let Some(walked) = cursor.next()? {
-            // Damage holds no keys; readers report it.
-            let Walked::Record { position, record } = walked else { continue };
-            if position >= before {
-                break;
-            }
-            hashes.clear();
-            let words = change::keys_of(&record).words();
-            hashes.extend(words.map(|word| key_hash(record.topic(), word)));
-            visit(position, position.plus(record.size().into()), &hashes)?;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR_MS: u64 = 3_600_000;
-
-    fn now(wall_ms: u64, monotonic_ms: u64) -> Now {
-        Now { wall_ms, monotonic_ms }
-    }
-
-    #[test]
-    fn forward_jump_of_the_wall_clock_makes_nothing_older_before_that_time_has_passed() {
-        let mut clock = AgeClock::new(1_000, now(1_000, 50));
-        assert_eq!(clock.advance(now(1_100, 150)), 1_100);
-        assert_eq!(clock.advance(now(1_100 + 100 * HOUR_MS, 160)), 1_110);
-        assert_eq!(clock.advance(now(1_100 + 100 * HOUR_MS, 160 + HOUR_MS)), 1_110 + HOUR_MS);
-    }
-
-    #[test]
-    fn wall_clock_that_is_set_back_makes_messages_younger_and_counts_on_from_there() {
-        let mut clock = AgeClock::new(5_000, now(5_000, 0));
-        assert_eq!(clock.advance(now(2_000, 10)), 2_000);
-        assert_eq!(clock.advance(now(5_020, 20)), 2_010);
-    }
-
-    #[test]
-    fn wall_clock_that_is_wrong_at_the_start_is_held_by_the_log() {
-        let mut clock = AgeClock::new(1_000, now(1_000 + 500 * HOUR_MS, 0));
-        assert_eq!(clock.advance(now(1_000 + 500 * HOUR_MS, 10)), 1_010);
-        let mut empty = AgeClock::new(0, now(7_000, 0));
-        assert_eq!(empty.advance(now(7_001, 1)), 7_001);
-    }
-
-    #[test]
-    fn wall_clock_counts_once_it_has_run_evenly_for_as_long_as_is_asked_for() {
-        let mut clock = SteadyClock::new(now(10 * HOUR_MS, 0));
-        assert_eq!(clock.stored_before(60_000, now(10 * HOUR_MS + 59_999, 59_999)), None);
-        let at_ms = 10 * HOUR_MS + 60_000;
-        assert_eq!(clock.stored_before(60_000, now(at_ms, 60_000)), Some(10 * HOUR_MS));
-        for jumped_ms in [at_ms + HOUR_MS, at_ms - HOUR_MS] {
-            let mut clock = clock;
-            assert_eq!(clock.stored_before(60_000, now(jumped_ms, 60_001)), None);
-            let later = now(jumped_ms + 60_000, 120_001);
-            assert_eq!(clock.stored_before(60_000, later), Some(jumped_ms));
-        }
-    }
-
-    #[test]
-    fn wall_clock_that_is_steered_has_not_jumped() {
-        let mut clock = SteadyClock::new(now(HOUR_MS, 0));
-        for minute in 1..100 {
-            let at = now(HOUR_MS + minute * 60_030, minute * 60_000);
-            assert!(clock.stored_before(60_000, at).is_some(), "{minute}");
-        }
-    }
-
-    fn segments(last_times_ms: &[u64]) -> Vec<SegmentInfo> {
-        let count = last_times_ms.len() as u64;
-        let infos = last_times_ms.iter().zip(0..).map(|(last_time_ms, n)| SegmentInfo {
-            base: PhysicalOffset(n * 100),
-            end: PhysicalOffset(n * 100 + 100),
-            is_sealed: n + 1 < count,
-            bytes: 90,
-            file_bytes: 100,
-            first_time_ms: last_time_ms.saturating_sub(5),
-            last_time_ms: *last_time_ms,
-            newest_image: None,
-        });
-        infos.collect()
-    }
-
-    const ALL_APPLIED: PhysicalOffset = PhysicalOffset(u64::MAX);
-
-    #[test]
-    fn segments_go_by_age_from_the_oldest_on_and_never_the_one_being_written() {
-        let retention = Retention { age_ms: 100, bytes: None };
-        let forget =
-            |at_ms| forget_before(&segments(&[10, 20, 30, 40]), retention, at_ms, ALL_APPLIED);
-        assert_eq!(forget(110), None);
-        assert_eq!(forget(111), Some(PhysicalOffset(100)));
-        assert_eq!(forget(125), Some(PhysicalOffset(200)));
-        assert_eq!(forget(9_999), Some(PhysicalOffset(300)));
-    }
-
-    #[test]
-    fn segments_go_by_size_until_the_rest_fits() {
-        let forget = |bytes| {
-            let retention = Retention { age_ms: u64::MAX, bytes: Some(bytes) };
-            forget_before(&segments(&[10, 20, 30, 40]), retention, 50, ALL_APPLIED)
-        };
-        assert_eq!(forget(400), None);
-        assert_eq!(forget(399), Some(PhysicalOffset(100)));
-        assert_eq!(forget(200), Some(PhysicalOffset(200)));
-        assert_eq!(forget(0), Some(PhysicalOffset(300)));
-    }
-
-    #[test]
-    fn segment_that_the_views_do_not_hold_stays_with_all_behind_it() {
-        let retention = Retention { age_ms: 0, bytes: Some(0) };
-        let forget = |applied| {
-            forget_before(&segments(&[10, 20, 30, 40]), retention, 999, PhysicalOffset(applied))
-        };
-        assert_eq!(forget(199), Some(PhysicalOffset(100)));
-        assert_eq!(forget(99), None);
-    }
-
-    #[test]
-    fn segment_whose_time_damage_hides_is_as_old_as_the_next_ones_header() {
-        let retention = Retention { age_ms: 100, bytes: None };
-        let forget =
-            |at_ms| forget_before(&segments(&[0, 200, 300]), retention, at_ms, ALL_APPLIED);
-        assert_eq!(forget(295), None);
-        assert_eq!(forget(296), Some(PhysicalOffset(100)));
-        assert_eq!(forget_before(&[], retention, 999, ALL_APPLIED), None);
-    }
-
-    #[test]
-    fn image_is_written_when_needed_but_not_before_the_log_has_grown_by_16_times_the_last() {
-        let at = PhysicalOffset;
-        let image = ImageAt { begin: at(1000), end: at(1200), position: at(900), bytes: 100 };
-        assert_eq!(image_step(None, at(1), at(2)), ImageStep::Write);
-        assert_eq!(image_step(Some(&image), at(900), at(1200)), ImageStep::Enough);
-        assert_eq!(image_step(Some(&image), at(901), at(2799)), ImageStep::Wait);
-        assert_eq!(image_step(Some(&image), at(901), at(2800)), ImageStep::Write);
     }
 }
