@@ -16,6 +16,8 @@ use super::{malformed, report::Row, request::frame};
 
 /// Time between two looks at connections that only wait.
 const LOOK: Duration = Duration::from_millis(200);
+/// Pulls that a slow reader writes at once, so that it costs the server's machine no more than what it is about.
+const PULLS_AT_ONCE: usize = 128;
 /// What a frame announces that never comes.
 const ANNOUNCED_BYTES: u32 = 1 << 20;
 
@@ -110,13 +112,14 @@ fn half_a_frame() -> Vec<u8> {
 
 /// Keeps each connection full of pulls and reads one byte a second of the answers.
 fn slow_readers(args: &PeersArgs, end: Instant) -> io::Result<u64> {
-    let pull = pull_frame(&args.topic);
-    let mut streams: Vec<Asking> = connect_all(args)?.into_iter().map(Asking::new).collect();
+    let pulls = pull_frame(&args.topic).repeat(PULLS_AT_ONCE);
+    let mut streams: Vec<Asking> =
+        connect_all(args)?.into_iter().map(|stream| Asking::new(args.address, stream)).collect();
     let mut read = 0;
     let mut next_read = Instant::now();
     while Instant::now() < end {
         for asking in &mut streams {
-            asking.ask(&pull)?;
+            asking.ask(&pulls)?;
         }
         if Instant::now() >= next_read {
             next_read += Duration::from_secs(1);
@@ -131,21 +134,23 @@ fn slow_readers(args: &PeersArgs, end: Instant) -> io::Result<u64> {
 
 /// A slow reader; it connects again when the server has had enough of it.
 struct Asking {
+    /// The system does not know it any more once the server has closed.
+    address: SocketAddr,
     stream: TcpStream,
-    /// Bytes of the pull that is half written.
+    /// Bytes of the pulls that are half written.
     written: usize,
 }
 
 impl Asking {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, written: 0 }
+    fn new(address: SocketAddr, stream: TcpStream) -> Self {
+        Self { address, stream, written: 0 }
     }
 
-    fn ask(&mut self, pull: &[u8]) -> io::Result<()> {
+    fn ask(&mut self, pulls: &[u8]) -> io::Result<()> {
         self.stream.set_nonblocking(true)?;
         loop {
-            match self.stream.write(&pull[self.written..]) {
-                Ok(count) => self.written = (self.written + count) % pull.len(),
+            match self.stream.write(&pulls[self.written..]) {
+                Ok(count) => self.written = (self.written + count) % pulls.len(),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(_) => return self.again(),
             }
@@ -162,7 +167,7 @@ impl Asking {
     }
 
     fn again(&mut self) -> io::Result<()> {
-        *self = Self::new(TcpStream::connect(self.stream.peer_addr()?)?);
+        *self = Self::new(self.address, TcpStream::connect(self.address)?);
         Ok(())
     }
 }

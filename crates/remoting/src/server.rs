@@ -12,6 +12,7 @@ mod connection;
 mod driver;
 mod lag;
 mod receive;
+mod unsent;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -260,6 +261,9 @@ impl<S: Service> Server<S> {
                 return None;
             }
         };
+        if let Err(error) = unsent::bound(&stream) {
+            tracing::debug!(%peer, %error, "the system does not bound what it holds for the peer");
+        }
         let id = next_id.fetch_add(1, Ordering::Relaxed);
         let held = Held::new(Arc::clone(&self.shared.budget));
         let connection = Arc::new(Connection::new(id, peer, local, limits, held));
