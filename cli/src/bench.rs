@@ -17,6 +17,7 @@ mod markdown;
 mod measure;
 mod memory;
 mod one_thread;
+mod open;
 mod peers;
 mod process;
 mod pull;
@@ -291,7 +292,7 @@ fn send(
     shared: &Shared,
 ) -> io::Result<Outcome> {
     match args.rate {
-        Some(rate) => load::open_loop(stream, shape, rate / f64::from(args.connections), shared),
+        Some(rate) => open::open_loop(stream, shape, rate / f64::from(args.connections), shared),
         None => load::closed_loop(stream, shape, args.in_flight as usize, shared),
     }
 }

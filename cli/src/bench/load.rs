@@ -1,4 +1,4 @@
-//! Senders: closed loop (always so many in flight) and open loop (so many a second, come what may).
+//! Senders: closed loop (always so many in flight), and what it shares with the open one.
 //! Invariant: a latency counts from the time at which the message should have left, so that a
 //! server that stalls does not hide the messages that could not be sent meanwhile.
 //! Leaves set-up, measuring of the server and printing to its callers.
@@ -10,7 +10,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-        mpsc,
     },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -20,7 +19,6 @@ use hdrhistogram::Histogram;
 
 use super::{
     answer::{Answer, AnswerReader},
-    process,
     request::{OPAQUE_BASE, SendFrames, SendShape},
 };
 
@@ -32,7 +30,7 @@ pub(crate) const OPEN_LOOP_IN_FLIGHT: usize = 4096;
 /// How often a sender that is too far ahead looks whether the readers have come nearer.
 const LEAD_LOOK: Duration = Duration::from_micros(100);
 /// Pieces of one vectored write; the kernel takes 1024.
-const WRITE_PIECES_MAX: usize = 1024;
+pub(super) const WRITE_PIECES_MAX: usize = 1024;
 
 /// Time since the run began, and the wall clock that belongs to it.
 #[derive(Debug, Clone, Copy)]
@@ -233,13 +231,6 @@ pub(super) struct SentAt {
     pub left_ns: Option<u64>,
 }
 
-/// Times of a message of an open loop: written by its sender, read by its reader.
-#[derive(Debug, Default)]
-struct OpenTimes {
-    intended_ns: AtomicU64,
-    left_ns: AtomicU64,
-}
-
 /// Opens a connection for the generator.
 pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
@@ -310,111 +301,8 @@ fn run_closed_loop(
     }
 }
 
-/// Sends `rate_per_s` messages a second, each at its own time, until the run stops.
-pub(crate) fn open_loop(
-    stream: &TcpStream,
-    shape: &SendShape,
-    rate_per_s: f64,
-    shared: &Shared,
-) -> io::Result<Outcome> {
-    let times: Vec<OpenTimes> = (0..OPEN_LOOP_IN_FLIGHT).map(|_| OpenTimes::default()).collect();
-    let (free, freed) = mpsc::channel();
-    for slot in 0..OPEN_LOOP_IN_FLIGHT {
-        free.send(slot).expect("the receiver is alive");
-    }
-    thread::scope(|scope| {
-        let reader = scope.spawn(|| read_open_loop(stream, shared, &times, &free));
-        let sent = send_open_loop(stream, shape, rate_per_s, shared, &times, &freed);
-        if sent.is_err() {
-            shared.stop.store(true, Relaxed);
-        }
-        // Every slot taken has been sent, so all of them come back, and then the reader may go.
-        if sent.is_ok() {
-            let back = || freed.recv_timeout(ANSWER_TIMEOUT).is_ok();
-            let _ = (0..OPEN_LOOP_IN_FLIGHT).all(|_| back());
-        }
-        let _ = stream.shutdown(std::net::Shutdown::Both);
-        let outcome = reader.join().expect("the reader does not panic");
-        sent.and(outcome)
-    })
-}
-
-fn send_open_loop(
-    mut stream: &TcpStream,
-    shape: &SendShape,
-    rate_per_s: f64,
-    shared: &Shared,
-    times: &[OpenTimes],
-    freed: &mpsc::Receiver<usize>,
-) -> io::Result<()> {
-    process::sleep_precisely();
-    let mut frames = SendFrames::new(shape, OPEN_LOOP_IN_FLIGHT);
-    let interval_ns = 1e9 / rate_per_s;
-    let start_ns = shared.clock.now_ns();
-    let (mut sent, mut batch) = (0_u64, Vec::with_capacity(WRITE_PIECES_MAX));
-    let intended = |number: u64| start_ns + (number as f64 * interval_ns) as u64;
-    loop {
-        let mut now_ns = shared.clock.now_ns();
-        while batch.len() < WRITE_PIECES_MAX && intended(sent) <= now_ns {
-            if shared.take(1) == 0 {
-                return write_frames(&mut stream, &frames, &batch);
-            }
-            let slot = if let Ok(slot) = freed.try_recv() {
-                slot
-            } else {
-                write_frames(&mut stream, &frames, &batch)?;
-                batch.clear();
-                let slot = freed.recv_timeout(ANSWER_TIMEOUT).map_err(|_| silent())?;
-                now_ns = shared.clock.now_ns();
-                slot
-            };
-            let at_ns = intended(sent);
-            frames.renew(slot, shared.clock.wall_ms(at_ns), at_ns);
-            times[slot].intended_ns.store(at_ns, Relaxed);
-            times[slot].left_ns.store(now_ns, Relaxed);
-            batch.push(slot);
-            sent += 1;
-        }
-        write_frames(&mut stream, &frames, &batch)?;
-        batch.clear();
-        if shared.stop.load(Relaxed) {
-            return Ok(());
-        }
-        let wait_ns = intended(sent).saturating_sub(shared.clock.now_ns());
-        if wait_ns > 0 {
-            thread::sleep(Duration::from_nanos(wait_ns));
-        }
-    }
-}
-
 pub(super) fn silent() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the server gave no answer for 30 s")
-}
-
-fn read_open_loop(
-    mut stream: &TcpStream,
-    shared: &Shared,
-    times: &[OpenTimes],
-    free: &mpsc::Sender<usize>,
-) -> io::Result<Outcome> {
-    let mut answers = AnswerReader::new();
-    let mut outcome = Outcome::new();
-    loop {
-        match answers.fill(&mut stream) {
-            Ok(()) => {}
-            // The sender shuts the connection down after the last answer.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(outcome),
-            Err(_) if shared.stop.load(Relaxed) => return Ok(outcome),
-            Err(error) => return Err(error),
-        }
-        take_answers(&mut answers, &mut outcome, shared, times.len(), |slot, _| {
-            let OpenTimes { intended_ns, left_ns } = &times[slot];
-            let (intended_ns, left_ns) = (intended_ns.load(Relaxed), left_ns.load(Relaxed));
-            // The sender may have left already; then nobody needs the slot.
-            let _ = free.send(slot);
-            SentAt { intended_ns, left_ns: Some(left_ns) }
-        })?;
-    }
 }
 
 /// Counts every complete answer; `finish` frees a slot, told whether its message was answered well, and says when the
