@@ -15,6 +15,8 @@ soak_folder="$(mktemp -d)"
 server_pid=''
 helpers=()
 verdict=0
+# What starts the server and good clients, such as `taskset`.
+server_on=() clients_on=()
 # Below the ports that the system gives to clients.
 soak_port="${GANTRY_SOAK_PORT:-19870}"
 
@@ -46,7 +48,7 @@ keep_evidence() {
 start_server() {
   rm -f "$soak_folder/ready"
   mkfifo "$soak_folder/ready"
-  "$gantry" standalone --data "$soak_folder/data" --nameserver-port "$soak_port" --remoting-port "$((soak_port + 3))" \
+  "${server_on[@]}" "$gantry" standalone --data "$soak_folder/data" --nameserver-port "$soak_port" --remoting-port "$((soak_port + 3))" \
     --vip-channel false --grpc-port "$((soak_port + 4))" --http-port "$((soak_port + 5))" "$@" \
     >"$soak_folder/ready" 2>>"$soak_folder/server.log" &
   server_pid=$!
@@ -75,7 +77,7 @@ stop_server() {
 good() {
   local name="$1" seconds="$2"
   shift 2
-  "$gantry" bench produce --output json --topic soak --duration "${seconds}s" --warm-up 1s "$@" >"$soak_folder/$name.json"
+  "${clients_on[@]}" "$gantry" bench produce --output json --topic soak --duration "${seconds}s" --warm-up 1s "$@" >"$soak_folder/$name.json"
 }
 
 # note_metrics NAME: the server's counters as they are now, in NAME.metrics.
@@ -109,6 +111,9 @@ bad() {
 
 # Anonymous memory of the server in KiB.
 memory_kib() { awk '$1 == "RssAnon:" { print $2 }' "/proc/$server_pid/status"; }
+
+# Processor time of the server so far, in microseconds.
+server_cpu_us() { awk -v hz="$(getconf CLK_TCK)" '{ printf "%d\n", ($14 + $15) * 1000000 / hz }' "/proc/$server_pid/stat"; }
 
 # at_least VALUE PERCENT OF: whether VALUE is at least so much of OF.
 at_least() { awk -v value="$1" -v percent="$2" -v of="$3" 'BEGIN { exit !(value >= of * percent / 100) }'; }
