@@ -11,6 +11,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use socket2::SockRef;
 
 use super::{malformed, report::Row, request::frame};
 
@@ -18,6 +19,8 @@ use super::{malformed, report::Row, request::frame};
 const LOOK: Duration = Duration::from_millis(200);
 /// Pulls that a slow reader writes at once, so that it costs the server's machine no more than what it is about.
 const PULLS_AT_ONCE: usize = 128;
+/// Bytes of pulls that wait in the system for the server, besides those that it has room for.
+const UNSENT_BYTES: u32 = 64 * 1024;
 /// What a frame announces that never comes.
 const ANNOUNCED_BYTES: u32 = 1 << 20;
 
@@ -113,8 +116,10 @@ fn half_a_frame() -> Vec<u8> {
 /// Keeps each connection full of pulls and reads one byte a second of the answers.
 fn slow_readers(args: &PeersArgs, end: Instant) -> io::Result<u64> {
     let pulls = pull_frame(&args.topic).repeat(PULLS_AT_ONCE);
-    let mut streams: Vec<Asking> =
-        connect_all(args)?.into_iter().map(|stream| Asking::new(args.address, stream)).collect();
+    let mut streams = connect_all(args)?
+        .into_iter()
+        .map(|stream| Asking::new(args.address, stream))
+        .collect::<io::Result<Vec<_>>>()?;
     let mut read = 0;
     let mut next_read = Instant::now();
     while Instant::now() < end {
@@ -142,12 +147,14 @@ struct Asking {
 }
 
 impl Asking {
-    fn new(address: SocketAddr, stream: TcpStream) -> Self {
-        Self { address, stream, written: 0 }
+    fn new(address: SocketAddr, stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        // Enough for the server to have always something to read; what would lie here besides is the generator's work.
+        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
+        Ok(Self { address, stream, written: 0 })
     }
 
     fn ask(&mut self, pulls: &[u8]) -> io::Result<()> {
-        self.stream.set_nonblocking(true)?;
         loop {
             match self.stream.write(&pulls[self.written..]) {
                 Ok(count) => self.written = (self.written + count) % pulls.len(),
@@ -167,7 +174,7 @@ impl Asking {
     }
 
     fn again(&mut self) -> io::Result<()> {
-        *self = Self::new(self.address, TcpStream::connect(self.address)?);
+        *self = Self::new(self.address, TcpStream::connect(self.address)?)?;
         Ok(())
     }
 }
