@@ -64,6 +64,22 @@ impl Jumps {
         state.jumps.push(Jump { behind: written, by_ms });
     }
 
+    /// Takes a clock that is behind the newest record of the log, stored at `newest_ms`, for one that was set back while
+    /// nobody looked: what was parked before `behind` goes by at least that time. To be called once, at the start.
+    ///
+    /// One that was set forward looks like a broker that was stopped for as long.
+    pub fn resume(&self, now: Now, newest_ms: u64, behind: PhysicalOffset) {
+        if newest_ms.saturating_sub(now.wall_ms) < JUMP_MS {
+            return;
+        }
+        let by_ms = now.wall_ms.wrapping_sub(newest_ms) as i64;
+        tracing::warn!(
+            by_ms,
+            "the wall clock was set back while the broker was stopped: messages that wait are delivered as if it had not"
+        );
+        self.0.lock().jumps.insert(0, Jump { behind, by_ms });
+    }
+
     /// The time that each message goes by.
     pub fn walls(&self, now: Now) -> Walls {
         let state = self.0.lock();
@@ -129,6 +145,21 @@ mod tests {
             assert_eq!(due(jump_ms, 599_999), (false, false), "{jump_ms}");
             assert_eq!(due(jump_ms, 600_000), (true, true), "{jump_ms}");
         }
+    }
+
+    #[test]
+    fn clock_that_is_behind_the_log_at_the_start_was_set_back_and_any_other_was_not() {
+        let parked = |newest_ms: u64| {
+            let jumps = Jumps::default();
+            jumps.resume(START, newest_ms, PhysicalOffset(20));
+            jumps.note(after(1_000, 0), PhysicalOffset(30));
+            let walls = jumps.walls(after(2_000, 0));
+            [10, 30].map(|at| walls.at_ms(PhysicalOffset(at)) - START.wall_ms)
+        };
+        let hour = HOUR_MS as u64;
+        assert_eq!(parked(START.wall_ms + hour), [hour + 2_000, 2_000]);
+        assert_eq!(parked(START.wall_ms - hour), [2_000, 2_000], "it was stopped for an hour");
+        assert_eq!(parked(START.wall_ms + JUMP_MS - 1), [2_000, 2_000], "a clock that is steered");
     }
 
     #[test]

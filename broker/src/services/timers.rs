@@ -230,6 +230,7 @@ impl Timers {
     /// Delivers until [`TimerSignal::stop`]; the body of the thread.
     pub fn run(&self) {
         let mut batch = Outbox::default();
+        self.resume_clock();
         while !self.signal.stopped.load(Ordering::Acquire) {
             match self.fire_due(&mut batch) {
                 Ok(0) => self.sleep(),
@@ -244,6 +245,25 @@ impl Timers {
                     tracing::error!(error, "due messages were not delivered; trying again");
                     self.signal.signal.wait(FAILURE_PAUSE);
                 }
+            }
+        }
+    }
+
+    /// A clock that was set back while the broker was stopped holds up none of those that were parked before. What was
+    /// parked behind an earlier jump of that kind bears the log's newest time, and goes by the clock as it is.
+    fn resume_clock(&self) {
+        let (now, newest_ms) = (self.clock.now(), self.store.newest_time_ms());
+        if newest_ms <= now.wall_ms {
+            return;
+        }
+        match self.store.first_parked_since(newest_ms) {
+            Ok(behind) => self.signal.jumps.resume(now, newest_ms, behind),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(
+                    error,
+                    "the clock is behind the log, and so may be messages that wait"
+                );
             }
         }
     }

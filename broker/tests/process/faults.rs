@@ -56,6 +56,16 @@ impl World {
     }
 
     async fn on(disk: MemoryFiles, views: Arc<MemoryViews>, flush: FlushMode) -> Self {
+        Self::on_at(disk, views, flush, 0).await
+    }
+
+    /// Starts with a wall clock that is set forward by so much.
+    async fn on_at(
+        disk: MemoryFiles,
+        views: Arc<MemoryViews>,
+        flush: FlushMode,
+        skew_ms: i64,
+    ) -> Self {
         let settings = BrokerSettings {
             broker_name: format!("faults-{}", BROKERS.fetch_add(1, Ordering::Relaxed)),
             bind: IpAddr::from([127, 0, 0, 1]),
@@ -69,7 +79,7 @@ impl World {
             ..BrokerSettings::default()
         };
         let telemetry = Telemetry::new().unwrap();
-        let skew_ms: &AtomicI64 = Box::leak(Box::default());
+        let skew_ms: &AtomicI64 = Box::leak(Box::new(AtomicI64::new(skew_ms)));
         let (files, their_views) = (Arc::new(disk.clone()), Arc::clone(&views));
         let broker = Broker::start_over(
             settings,
@@ -265,6 +275,42 @@ async fn clock_that_jumps_delivers_delayed_messages_neither_early_nor_an_hour_la
         until(async || (world.received(&channel).await.len() == 3).then_some(())).await;
         world.broker.stop().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn clock_that_was_set_back_while_the_broker_was_stopped_holds_up_no_message_and_lets_none_go_early()
+ {
+    let world = World::start(FlushMode::Sync).await;
+    let channel = world.connect().await;
+    let delay = [("TIMER_DELAY_MS", "1500")];
+    assert_eq!(code(&channel, send("orders", &delay, "before")).await, SUCCESS);
+    let parked = world.broker.services().store.newest_time_ms();
+    // The newest record is a later one, as it is wherever anything goes on.
+    until(async || {
+        assert_eq!(code(&channel, send("orders", &[], "later")).await, SUCCESS);
+        (world.broker.services().store.newest_time_ms() > parked).then_some(())
+    })
+    .await;
+    world.broker.stop().await.unwrap();
+    let (disk, views) = (world.disk.clone(), Arc::new(world.views.after_crash()));
+    let world = World::on_at(disk, views, FlushMode::Sync, -HOUR_MS).await;
+    let began = time::Instant::now();
+    let channel = world.connect().await;
+    let delay = [("TIMER_DELAY_MS", "2500")];
+    assert_eq!(code(&channel, send("orders", &delay, "behind")).await, SUCCESS);
+    let contains = async |body: &str| world.received(&channel).await.contains(&body.into());
+    until(async || contains("before").await.then_some(())).await;
+    assert!(!contains("behind").await || began.elapsed() >= time::Duration::from_millis(2500));
+
+    // Once more: what was parked behind the jump is not taken for older than it is.
+    world.broker.stop().await.unwrap();
+    let (disk, views) = (world.disk.clone(), Arc::new(world.views.after_crash()));
+    let world = World::on_at(disk, views, FlushMode::Sync, -HOUR_MS).await;
+    let channel = world.connect().await;
+    let contains = async |body: &str| world.received(&channel).await.contains(&body.into());
+    until(async || contains("behind").await.then_some(())).await;
+    assert!(began.elapsed() >= time::Duration::from_millis(2500));
+    world.broker.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod faults_space;
 mod generations;
 mod health;
 mod memory;
+mod pause;
 mod program;
 mod stop;
 #[allow(dead_code, reason = "shared with the tests of the remoting port, which use all of it")]

@@ -113,7 +113,28 @@ impl Program {
     }
 
     pub(crate) fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    /// Holds the process: it has stopped when this returns.
+    pub(crate) fn hold(&self) {
+        self.signal("STOP");
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let deadline = Instant::now() + PATIENCE;
+        // The state stands behind the name, which is in parentheses.
+        while !fs::read_to_string(&stat).unwrap().contains(") T ") {
+            assert!(Instant::now() < deadline, "it is not held");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Lets a process that is held go on.
+    pub(crate) fn let_go(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 

@@ -34,7 +34,7 @@ async fn send_on(
     (stored, None)
 }
 
-async fn everything(program: &Program) -> Vec<String> {
+pub(crate) async fn everything(program: &Program) -> Vec<String> {
     let channel = program.connect().await;
     let mut all = Vec::new();
     loop {
