@@ -1,9 +1,10 @@
-//! `gantry store`: looks into the folder of a broker's store, stopped or in use.
-//! Invariant: nothing in the folder is changed.
+//! `gantry store`: looks into the folder of a broker's store, stopped or in use, and repairs one that does not start.
+//! Invariant: nothing in the folder is changed but by a repair.
 //! Leaves what is looked at to the store's own library.
 
 mod dump;
 mod line;
+mod repair;
 mod verify;
 
 use std::{fmt::Write, path::PathBuf};
@@ -24,6 +25,8 @@ pub(crate) enum StoreCommand {
     Verify(FolderArgs),
     /// Print the records of the log, one a line.
     Dump(dump::DumpArgs),
+    /// Make a store start again whose topics, groups and offsets are lost.
+    Repair(repair::RepairArgs),
 }
 
 #[derive(Debug, Args)]
@@ -40,6 +43,7 @@ pub(crate) fn run(command: StoreCommand, context: &Context) -> anyhow::Result<()
         }
         StoreCommand::Verify(args) => verify::run(&args, context),
         StoreCommand::Dump(args) => dump::run(&args, context),
+        StoreCommand::Repair(args) => repair::run(&args, context),
     }
 }
 

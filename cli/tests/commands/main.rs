@@ -6,6 +6,7 @@ mod cluster;
 mod messages;
 mod offsets;
 mod program;
+mod repair;
 mod store;
 mod topics;
 mod world;

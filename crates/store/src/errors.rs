@@ -60,11 +60,17 @@ pub enum OpenError {
     /// The views are gone, and so is each state image that the log had. The messages in it are whole.
     #[error(
         "topics, groups and offsets are lost: the views are gone, the log begins at {start}, and no state image in it is \
-         whole; `gantry store verify` names the damaged places, `gantry store dump` shows the messages"
+         whole ({cause}); the messages are there. `gantry store verify {dir}` names each damaged place; \
+         `gantry store repair {dir} --accept-lost-state` goes on with what is left of the state, and with the topics that \
+         messages name", dir = dir.display()
     )]
     StateLost {
+        /// The store's folder.
+        dir: PathBuf,
         /// Where the log begins.
         start: PhysicalOffset,
+        /// The first damaged place, as text with file and byte; or that there is none.
+        cause: String,
     },
     /// Key index or retention could not be opened.
     #[error("open the upkeep")]

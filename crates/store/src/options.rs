@@ -56,6 +56,9 @@ pub struct StoreOptions {
     pub dir: PathBuf,
     /// When a record counts as confirmed. Default `Async`.
     pub flush: Flush,
+    /// Whether a start goes on, with what is left, that has lost topics, groups and offsets: the views are gone and no
+    /// state image is whole. Default no.
+    pub accepts_lost_state: bool,
     /// Bytes of a log segment. Default 1 GiB, at least 64 KiB.
     pub segment_bytes: u64,
     /// Bytes written and not synced at which a sync is due. Default 4 MiB.
@@ -89,6 +92,7 @@ impl StoreOptions {
         Self {
             dir: dir.into(),
             flush: Flush::Async,
+            accepts_lost_state: false,
             segment_bytes: 1 << 30,
             dirty_bytes_max: 4 << 20,
             retention: Retention::default(),

@@ -2,16 +2,20 @@
 //! Invariant: after it tables, queues, timers and ring are what they would be had the process never stopped.
 //! Leaves finding the log's end to `log`.
 
+use std::path::Path;
+
 use gantry_model::PhysicalOffset;
 
 use crate::{
     apply,
     change::{self, Change, Message},
     errors::{OpenError, ReplayError},
-    image::{self, ImageAt},
+    image::{self, ImageAt, ImageError},
     log::{Log, Walked},
     log_start,
+    orphans::Orphans,
     ring::Side,
+    salvage::{Salvaged, salvage},
     state::{Counters, StateEntry},
     store::Store,
     tables::Tables,
@@ -31,6 +35,7 @@ pub(crate) struct Restored {
     pub(crate) tables: Tables,
     pub(crate) from: PhysicalOffset,
     pub(crate) rebuilt: bool,
+    pub(crate) salvaged: Option<Salvaged>,
 }
 
 /// What a replay has found.
@@ -47,6 +52,7 @@ pub(crate) fn restore(
     log: &Log,
     Applied { position: applied, version }: Applied,
     named_image: Option<PhysicalOffset>,
+    accepts_lost_state: bool,
 ) -> Result<Restored, OpenError> {
     let is_there = applied > PhysicalOffset(0) && (log.start()..=log.written()).contains(&applied);
     if is_there && version != layout::VERSION {
@@ -58,20 +64,30 @@ pub(crate) fn restore(
     }
     if is_there && version == layout::VERSION {
         match Tables::load(views) {
-            Ok(tables) => return Ok(Restored { tables, from: applied, rebuilt: false }),
+            Ok(tables) => {
+                return Ok(Restored { tables, from: applied, rebuilt: false, salvaged: None });
+            }
             // They cannot be cleared either, but for their files.
             Err(error @ ViewError::Damaged { .. }) => return Err(error.into()),
             Err(error) => tracing::warn!(%error, "views that cannot be read are made again"),
         }
     }
     // Looked for first: views of another release's layout still hold what a lost image would take along.
-    let image = usable_image(log, named_image)?;
+    let image = match usable_image(log, named_image) {
+        Err(error @ OpenError::StateLost { .. }) if accepts_lost_state => {
+            tracing::warn!(%error, "goes on with what is left of the state");
+            views.clear()?;
+            let (salvaged, from) = (Some(salvage(views, log)?), log.start());
+            return Ok(Restored { tables: Tables::load(views)?, from, rebuilt: true, salvaged });
+        }
+        image => image?,
+    };
     views.clear()?;
     let from = match image {
         Some(image) => load_image(views, log, &image)?,
         None => log.start(),
     };
-    Ok(Restored { tables: Tables::load(views)?, from, rebuilt: true })
+    Ok(Restored { tables: Tables::load(views)?, from, rebuilt: true, salvaged: None })
 }
 
 /// The newest state image from which the views can be made again; none if the log itself has everything.
@@ -91,7 +107,22 @@ fn usable_image(log: &Log, named: Option<PhysicalOffset>) -> Result<Option<Image
             break;
         }
     }
-    if start > PhysicalOffset(0) { Err(OpenError::StateLost { start }) } else { Ok(None) }
+    if start > PhysicalOffset(0) { Err(state_lost(log)?) } else { Ok(None) }
+}
+
+fn state_lost(log: &Log) -> Result<OpenError, OpenError> {
+    let start = log.start();
+    let segment = log.locate(start).0;
+    let dir = segment.parent().and_then(Path::parent).unwrap_or(&segment).to_owned();
+    let mut cursor = log.records(start, log.written());
+    let cause = loop {
+        match cursor.next().map_err(ImageError::from)? {
+            None => break "no place in it is damaged".to_owned(),
+            Some(Walked::Damage(damage)) => break damage.to_string(),
+            Some(Walked::Record { .. }) => {}
+        }
+    };
+    Ok(OpenError::StateLost { dir, start, cause })
 }
 
 /// Fills empty views from a state image, and gives the position up to which they are then applied.
@@ -173,6 +204,7 @@ impl Store {
     /// Replays the log from `from` to its end.
     pub(crate) fn replay(&self, from: PhysicalOffset) -> Result<Replayed, OpenError> {
         let (mut records, mut log_start) = (0, log_start::of_views(&*self.views)?);
+        let mut orphans = Orphans::default();
         let mut cursor = self.log.records(from, self.log.written());
         loop {
             let position = cursor.position();
@@ -180,6 +212,7 @@ impl Store {
             match cursor.next().map_err(|error| failed(ReplayError::Read(error)))? {
                 None => {
                     self.skip_lost_offsets().map_err(|error| failed(error.into()))?;
+                    self.note_orphans(orphans);
                     return Ok(Replayed { records, log_start });
                 }
                 Some(Walked::Damage(damage)) => {
@@ -193,8 +226,10 @@ impl Store {
                     let change = change::of_record(&record, &self.tables.topics.read());
                     let end = record.position().plus(record.size().into());
                     if let Some(change) = change.map_err(|error| failed(error.into()))? {
-                        if let Change::LogStart(start) = change {
-                            log_start = log_start.max(start);
+                        match change {
+                            Change::LogStart(start) => log_start = log_start.max(start),
+                            Change::Dropped { .. } => orphans.note(&record),
+                            Change::Message(_) | Change::State(_) => {}
                         }
                         self.note_change(change, record.position(), end).map_err(failed)?;
                     }

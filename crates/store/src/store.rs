@@ -138,8 +138,8 @@ impl Store {
         let (writer, log, found) =
             log::open(&log_options, Arc::clone(&files)).map_err(open_error)?;
         let end = log.sync().map_err(SyncError::from)?;
-        let Restored { tables, from, rebuilt } =
-            restore(&*views, &log, applied, found.newest_image)?;
+        let Restored { tables, from, rebuilt, salvaged } =
+            restore(&*views, &log, applied, found.newest_image, options.accepts_lost_state)?;
         let scrub = Scrub::open(&options.dir, Arc::clone(&files), log.clone());
         let upkeep = Upkeep::open(&options, files, &log, from, found.newest_image, now)
             .map_err(OpenError::Upkeep)?;
@@ -173,6 +173,9 @@ impl Store {
         }
         let replayed = store.replay(from)?;
         store.finish_forgetting(replayed.log_start)?;
+        if salvaged.is_some() {
+            store.finish_salvage(now)?;
+        }
         store.find_room()?;
         store.note_broken_keys();
         store.note_view_damage();
@@ -181,6 +184,7 @@ impl Store {
             views_rebuilt: rebuilt,
             cut_at: found.cut.map(|cut| cut.position),
             damage: store.damage.lock().newest().to_vec(),
+            salvaged,
         };
         Ok((Arc::new(store), report))
     }

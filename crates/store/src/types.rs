@@ -4,7 +4,7 @@
 
 use gantry_model::{PhysicalOffset, QueueOffset};
 
-use crate::{damage::Damage, scrub::ScrubStatus};
+use crate::{damage::Damage, salvage::Salvaged, scrub::ScrubStatus};
 
 /// Position at which an append is durable as promised, once it is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +103,8 @@ pub struct OpenReport {
     pub cut_at: Option<PhysicalOffset>,
     /// Damaged places found.
     pub damage: Vec<Damage>,
+    /// What was saved, if state is lost and that was accepted.
+    pub salvaged: Option<Salvaged>,
 }
 
 /// What upkeep did.

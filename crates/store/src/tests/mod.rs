@@ -20,6 +20,7 @@ mod generations;
 mod idle;
 mod inspect;
 mod offsets;
+mod orphans;
 mod pending;
 mod power_cut;
 mod queues;

@@ -18,16 +18,16 @@ use crate::{
 };
 
 const HOUR_MS: u64 = 3_600_000;
-const GROUP: &str = "g";
+pub(super) const GROUP: &str = "g";
 
-fn options() -> StoreOptions {
+pub(super) fn options() -> StoreOptions {
     let mut options = StoreOptions::new("/store");
     options.segment_bytes = SEGMENT_BYTES;
     options.retention.age_ms = HOUR_MS;
     options
 }
 
-fn now(hours: u64) -> Now {
+pub(super) fn now(hours: u64) -> Now {
     let now_ms = 1_700_000_000_000 + hours * HOUR_MS;
     Now { wall_ms: now_ms, monotonic_ms: now_ms }
 }
@@ -37,7 +37,7 @@ fn settle(store: &Store) {
     while store.apply_views(100).unwrap() > 0 {}
 }
 
-fn send(store: &Store, topic: &Arc<Topic>, body: &str, now: Now) -> QueueOffset {
+pub(super) fn send(store: &Store, topic: &Arc<Topic>, body: &str, now: Now) -> QueueOffset {
     let mut batch = Batch::new();
     push(&mut batch, topic, 0, "", body);
     store.append(&mut batch, now).unwrap();
@@ -46,16 +46,16 @@ fn send(store: &Store, topic: &Arc<Topic>, body: &str, now: Now) -> QueueOffset 
 }
 
 /// A log that has forgotten its begin, and holds three images from which views can be made.
-struct Aged {
-    disk: MemoryFiles,
-    views: MemoryViews,
+pub(super) struct Aged {
+    pub(super) disk: MemoryFiles,
+    pub(super) views: MemoryViews,
     /// Where the images begin, the newest last.
-    images: Vec<u64>,
-    hours: u64,
+    pub(super) images: Vec<u64>,
+    pub(super) hours: u64,
 }
 
 impl Aged {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (disk, views) = (MemoryFiles::new(), Arc::new(MemoryViews::new()));
         let files = Arc::new(disk.clone());
         let (store, _) = Store::open_on(options(), views.clone(), files, now(0)).unwrap();
@@ -80,21 +80,29 @@ impl Aged {
         Self { disk, views: views.settled(), images, hours }
     }
 
-    /// The disk with a flipped bit in the first record of each of these images.
-    fn flipped(&self, images: &[u64]) -> MemoryFiles {
-        let disk = self.disk.copy();
-        for begin in images {
-            let base = begin / SEGMENT_BYTES * SEGMENT_BYTES;
-            let path = format!("/store/log/{base:020}");
-            disk.damage(path.as_ref(), |bytes| bytes[(begin - base) as usize + 95] ^= 4);
-        }
-        disk
+    /// The disk with a flipped bit in each of these records.
+    pub(super) fn flipped(&self, records: &[u64]) -> MemoryFiles {
+        flip_on(self.disk.copy(), records)
     }
 
-    fn open(&self, disk: MemoryFiles, views: MemoryViews) -> Result<Arc<Store>, OpenError> {
+    pub(super) fn open(
+        &self,
+        disk: MemoryFiles,
+        views: MemoryViews,
+    ) -> Result<Arc<Store>, OpenError> {
         let opened = Store::open_on(options(), Arc::new(views), Arc::new(disk), now(self.hours));
         opened.map(|(store, _)| store)
     }
+}
+
+/// The disk with a flipped bit in each of these records.
+pub(super) fn flip_on(disk: MemoryFiles, records: &[u64]) -> MemoryFiles {
+    for begin in records {
+        let base = begin / SEGMENT_BYTES * SEGMENT_BYTES;
+        let path = format!("/store/log/{base:020}");
+        disk.damage(path.as_ref(), |bytes| bytes[(begin - base) as usize + 95] ^= 4);
+    }
+    disk
 }
 
 fn images_of(store: &Store) -> Vec<u64> {
@@ -111,9 +119,9 @@ fn images_of(store: &Store) -> Vec<u64> {
 }
 
 /// Offsets of the group, next offsets and bodies: what a client may ask for.
-type Seen = (Vec<Option<QueueOffset>>, Vec<u64>, Vec<String>);
+pub(super) type Seen = (Vec<Option<QueueOffset>>, Vec<u64>, Vec<String>);
 
-fn seen(store: &Store) -> Seen {
+pub(super) fn seen(store: &Store) -> Seen {
     let topic = store.topic("orders").unwrap();
     let queues = [QueueId(0), QueueId(1)];
     let offsets = queues.iter().map(|queue| store.offset(GROUP, &topic, *queue)).collect();
@@ -132,7 +140,7 @@ fn seen(store: &Store) -> Seen {
 }
 
 /// What `store` says is what it said before; next offsets may be behind a gap.
-fn check_same(store: &Store, before: &Seen, name: &str) {
+pub(super) fn check_same(store: &Store, before: &Seen, name: &str) {
     let after = seen(store);
     assert_eq!(after.0, before.0, "{name}");
     assert!(after.1.iter().zip(&before.1).all(|(after, before)| after >= before), "{name}");

@@ -4,6 +4,7 @@
 mod keys;
 mod lost_views;
 mod records;
+mod salvage;
 mod scene;
 mod scrub;
 mod views;
