@@ -1,5 +1,7 @@
 //! Promises about a wall clock that jumps by an hour, while the monotonic one goes on evenly.
 
+use std::sync::Arc;
+
 use gantry_model::QueueId;
 use gantry_record::RecordView;
 
@@ -74,6 +76,59 @@ fn clock_that_jumps_either_way_lets_go_of_nothing_early_and_of_everything_in_tim
             world.settle();
         }
         assert!(world.bodies("orders").len() < 60, "{by_ms}: {}", world.bodies("orders").len());
+    }
+}
+
+#[test]
+fn restart_over_a_clock_that_was_set_either_way_lets_go_of_nothing_early_and_of_everything_in_time()
+{
+    for by_ms in [HOUR_MS as i64, -(HOUR_MS as i64)] {
+        let world =
+            FaultWorld::with(Flush::Sync, |options| options.retention.age_ms = 30 * MINUTE_MS);
+        let topic = world.topic("orders");
+        for number in 0..60 {
+            world.send(&topic, &format!("{number} {}", "x".repeat(2000))).unwrap();
+        }
+        world.settle();
+        // The monotonic clock begins anew with the process.
+        let now = Now { monotonic_ms: 0, ..jumped(later(world.now, MINUTE_MS), by_ms) };
+        let views = Arc::new(world.views.after_crash());
+        let mut world = FaultWorld::on(world.disk.clone(), views, world.options.clone(), now);
+        for _ in 0..2 {
+            world.store.maintain(world.now).unwrap();
+            assert_eq!(world.bodies("orders").len(), 60, "{by_ms}");
+            world.now = later(world.now, 27 * MINUTE_MS);
+        }
+        let topic = world.store.topic("orders").unwrap();
+        (0..30).for_each(|_| _ = world.send(&topic, &"y".repeat(2000)).unwrap());
+        world.settle();
+        world.now = later(world.now, 2 * HOUR_MS);
+        for _ in 0..3 {
+            world.store.maintain(world.now).unwrap();
+            world.settle();
+        }
+        assert!(world.bodies("orders").len() < 60, "{by_ms}: {}", world.bodies("orders").len());
+    }
+}
+
+#[test]
+fn waiting_message_is_told_from_those_that_were_stored_before_a_time_by_its_record() {
+    let mut world = FaultWorld::new(Flush::Sync);
+    let parked = world.topic(PARK_TOPIC);
+    let began_ms = world.now.wall_ms;
+    let mut positions = Vec::new();
+    for number in 0..9 {
+        // Due in the opposite order.
+        let due_ms = began_ms + HOUR_MS - number;
+        positions.push(park(&world.store, &parked, "orders", due_ms, world.now));
+        world.now = later(world.now, MINUTE_MS);
+        world.settle();
+    }
+    for (number, position) in positions.iter().enumerate() {
+        let stored_ms = began_ms + number as u64 * MINUTE_MS;
+        assert_eq!(world.store.first_parked_since(stored_ms).unwrap(), *position);
+        let next = positions.get(number + 1).copied().unwrap_or(world.store.written());
+        assert_eq!(world.store.first_parked_since(stored_ms + 1).unwrap(), next);
     }
 }
 
