@@ -150,6 +150,9 @@ fn apply(services: &Services, stop: &Stop) {
             known = found;
             stop.tick.notify();
         }
+        if services.store.is_key_index_due() {
+            stop.tick.notify();
+        }
         if let Some(due_ms) = services.store.next_due_ms() {
             services.timer_signal.parked(due_ms);
         }
@@ -269,6 +272,7 @@ fn tend(services: &Services, stop: &Stop) {
     while !stop.is_set() {
         stop.tick.wait(TICK);
         let now = services.clock.now();
+        index_keys(services);
         // Whoever met the failure may have had nobody to tell.
         if let Some(cause) = services.store.stopped() {
             services.lifecycle.fail(&cause);
@@ -304,6 +308,16 @@ fn tend(services: &Services, stop: &Stop) {
             newest_segment = services.store.newest_segment();
             room.may_maintain = maintain(services, now);
         }
+    }
+}
+
+fn index_keys(services: &Services) {
+    // A disk that refuses is tried again with the rest of the upkeep.
+    if !services.lifecycle.has_failed()
+        && services.store.is_key_index_due()
+        && let Err(error) = services.store.index_keys()
+    {
+        failed(services, "index of keys", &error);
     }
 }
 

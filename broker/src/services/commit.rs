@@ -5,11 +5,11 @@
 //! quick, leads by itself: waking the thread and being woken by it would cost as much as the sync.
 //! Leaves the sync itself to the store, and with asynchronous flush has nothing to do.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use gantry_model::PhysicalOffset;
 use gantry_store::{Store, SyncError, Ticket};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::{clock::Clock, hold::Owner, lifecycle::Lifecycle, signal::Signal};
@@ -185,6 +185,8 @@ impl Commits {
             }
             self.arrived.wait(&mut queue);
         }
+        // Those who are about to append go first: one sync then serves them too.
+        MutexGuard::unlocked(&mut queue, thread::yield_now);
         Some(std::mem::take(&mut queue.waiting))
     }
 

@@ -19,10 +19,10 @@ use super::{
     target,
 };
 
-/// Small files, and few of them: the first are written again soon.
-const LIMITS: [&str; 4] = ["--segment-size", "64Mi", "--retention-size", "256Mi"];
+/// Few files, and smaller than usual: the first are written again soon, and yet less than one is begun a second.
+const LIMITS: [&str; 4] = ["--segment-size", "256Mi", "--retention-size", "512Mi"];
 /// Messages between two looks: a third of a file.
-const FILL_MESSAGES: u64 = 16_000;
+const FILL_MESSAGES: u64 = 64_000;
 /// Longest time until a file is written again.
 const FILL_TIME_MAX: Duration = Duration::from_mins(2);
 

@@ -89,6 +89,7 @@ impl Store {
         };
         note_placed(batch, appended.start, appended.store_time_ms);
         self.note_messages(batch);
+        self.upkeep.keys_waiting.add(appended.end, |out| batch.put_keys(out));
         self.note_pending(&batch.items, ended_bytes);
         self.confirm_written(appended.end);
         Ok(Ticket { end: appended.end })

@@ -12,7 +12,9 @@ use gantry_model::{
 use gantry_record::{Draft, properties};
 use memchr::memmem::Finder;
 
-use crate::{change, errors::EncodeError, log::RecordBatch, queues::Queue, topics::Topic};
+use crate::{
+    change, errors::EncodeError, keys::KeyEntry, log::RecordBatch, queues::Queue, topics::Topic,
+};
 
 /// Looks for [`ENDS`] among a message's properties; made once, since that costs more than a look.
 static FIND_ENDS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(ENDS));
@@ -104,6 +106,8 @@ pub(crate) struct Item {
     pub(crate) tag_hash: i64,
     pub(crate) park: Option<Park>,
     pub(crate) ends: Option<Ends>,
+    /// Number of its hashes in `Batch::hashes`.
+    pub(crate) keys: usize,
 }
 
 /// Messages to be appended together. Made once for each connection: it keeps its memory.
@@ -111,6 +115,8 @@ pub(crate) struct Item {
 pub struct Batch {
     pub(crate) records: RecordBatch,
     pub(crate) items: Vec<Item>,
+    /// Hashes of the keys of all messages, in their order.
+    pub(crate) hashes: Vec<u64>,
     /// Topics of the messages; neighbours of the same topic share one.
     pub(crate) topics: Vec<Arc<Topic>>,
     /// Queue of each message, filled by the append.
@@ -129,9 +135,19 @@ impl Batch {
     pub fn clear(&mut self) {
         self.records.clear();
         self.items.clear();
+        self.hashes.clear();
         self.topics.clear();
         self.queues.clear();
         self.placed.clear();
+    }
+
+    /// Puts the keys of the messages, which were placed, into `out`.
+    pub(crate) fn put_keys(&self, out: &mut Vec<KeyEntry>) {
+        let mut hashes = self.hashes.iter();
+        for (item, Placed { position, .. }) in self.items.iter().zip(&self.placed) {
+            let hashes = hashes.by_ref().take(item.keys);
+            out.extend(hashes.map(|hash| KeyEntry { hash: *hash, position: *position }));
+        }
     }
 
     /// Number of messages.
@@ -173,7 +189,14 @@ impl Batch {
             change::tag_hash_of(draft.properties),
             "the index says what the record says, or a rebuilt view would differ"
         );
+        debug_assert_eq!(
+            index.keys,
+            change::keys_in(draft.properties),
+            "the same keys are found as in an index that is made from the log"
+        );
         let record = self.encode(draft, index.ends)?;
+        let keys = self.hashes.len();
+        self.hashes.extend(index.keys.words().map(|word| topic.key_hash(word)));
         let item = Item {
             topic: self.topic_index(topic),
             queue: draft.queue,
@@ -182,6 +205,7 @@ impl Batch {
             tag_hash: index.tag_hash,
             park: index.timer_due_ms.map(|due_ms| park(draft, due_ms)),
             ends: index.ends,
+            keys: self.hashes.len() - keys,
         };
         self.items.push(item);
         Ok(self.items.len() - 1)

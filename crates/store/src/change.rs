@@ -132,6 +132,13 @@ pub(crate) fn keys_of<'a>(record: &RecordView<'a>) -> KeySource<'a> {
     KeySource { unique: record.property(UNIQ_KEY), keys: record.property(KEYS) }
 }
 
+/// Words by which a record with these properties is found.
+#[cfg_attr(not(debug_assertions), expect(dead_code, reason = "asserted in debug builds"))]
+pub(crate) fn keys_in(raw: &[u8]) -> KeySource<'_> {
+    let text = |key| properties::find(raw, key).and_then(|value| std::str::from_utf8(value).ok());
+    KeySource { unique: text(UNIQ_KEY), keys: text(KEYS) }
+}
+
 /// Tag hash of stored properties.
 pub(crate) fn tag_hash_of(raw: &[u8]) -> i64 {
     let tag = properties::find(raw, TAGS).and_then(|tag| std::str::from_utf8(tag).ok());
@@ -140,10 +147,23 @@ pub(crate) fn tag_hash_of(raw: &[u8]) -> i64 {
 
 /// Hash under which the key index holds `key` of `topic`. Stored on disk: it never changes.
 pub fn key_hash(topic: &str, key: &str) -> u64 {
+    key_hash_from(key_seed(topic), key)
+}
+
+/// What the hashes of a topic's keys have in common.
+pub(crate) fn key_seed(topic: &str) -> u64 {
+    fnv(fnv(0xCBF2_9CE4_8422_2325, topic.as_bytes()), b"#")
+}
+
+/// [`key_hash`] from the topic's [`key_seed`].
+pub(crate) fn key_hash_from(seed: u64, key: &str) -> u64 {
     // FNV-1a over `topic#key`, and a finish that spreads the low bits of short keys upwards.
-    let bytes = topic.bytes().chain([b'#']).chain(key.bytes());
-    let hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    });
+    let hash = fnv(seed, key.as_bytes());
     (hash ^ (hash >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
 }

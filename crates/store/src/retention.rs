@@ -20,7 +20,7 @@ pub use self::{
 use crate::{
     errors::{AppendError, ReadError, SyncError},
     image::{self, IMAGE_TOPIC, ImageAt, ImageError, own_draft},
-    keys::{KeyError, KeyIndex},
+    keys::{KeyError, KeyIndex, KeysWaiting},
     log::{self, Log, Purpose, RecordBatch, Unlink, files::Files},
     log_start::{self, START_TOPIC},
     options::{Flush, Now, OnFull, Retention, StoreOptions},
@@ -69,6 +69,9 @@ impl From<image::WriteError<RetentionError>> for RetentionError {
     }
 }
 
+/// Part of the memory for keys that those have which the index does not hold yet.
+const KEYS_WAITING_SHARE: usize = 8;
+
 /// What one round of retention did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Forgotten {
@@ -83,6 +86,7 @@ pub struct Forgotten {
 /// What upkeep remembers between calls.
 pub(crate) struct Upkeep {
     pub(crate) keys: KeyIndex,
+    pub(crate) keys_waiting: KeysWaiting,
     state: Mutex<UpkeepState>,
 }
 
@@ -112,13 +116,16 @@ impl Upkeep {
         now: Now,
     ) -> Result<Self, RetentionError> {
         let applied = applied.max(log.start());
-        let keys = KeyIndex::open(&options.dir.join("keys"), files, applied, options.key_bytes)?;
+        let waiting_bytes = options.key_bytes / KEYS_WAITING_SHARE;
+        let key_bytes = options.key_bytes - waiting_bytes;
+        let keys = KeyIndex::open(&options.dir.join("keys"), files, applied, key_bytes)?;
+        let keys_waiting = KeysWaiting::new(log.written(), waiting_bytes);
         let image = named_image.map_or(Ok(None), |begin| image::at(log, begin))?;
         let clock = AgeClock::new(log.last_time_ms(), now);
         let steady = SteadyClock::new(now);
         let is_image_lost = named_image.is_some() && image.is_none();
         let state = UpkeepState { clock, steady, image, is_image_lost };
-        Ok(Self { keys, state: Mutex::new(state) })
+        Ok(Self { keys, keys_waiting, state: Mutex::new(state) })
     }
 
     /// Time before which everything was stored longer than `age_ms` ago, for sure.

@@ -12,6 +12,8 @@ use std::{
 
 use gantry_model::{PhysicalOffset, TopicConfig, TopicId, TopicName};
 
+use crate::change;
+
 /// Version of a table of definitions, as RocketMQ's tools see it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DataVersion {
@@ -47,6 +49,8 @@ pub struct Topic {
     pub config: TopicConfig,
     /// Where its epoch starts: messages of an earlier topic of that name are before it.
     pub since: PhysicalOffset,
+    /// What the hashes of its keys have in common.
+    key_seed: u64,
     shared: Arc<Shared>,
 }
 
@@ -61,6 +65,11 @@ impl Topic {
     /// Whether the topic was deleted.
     pub fn is_gone(&self) -> bool {
         self.shared.gone.load(Ordering::Acquire)
+    }
+
+    /// Hash under which the key index holds a key of this topic.
+    pub(crate) fn key_hash(&self, key: &str) -> u64 {
+        change::key_hash_from(self.key_seed, key)
     }
 
     /// Messages stored before this time, in milliseconds since 1970, are hidden from readers. Never goes back.
@@ -147,7 +156,7 @@ impl TopicTable {
             Some(retention_ms) => self.retained.insert(id, retention_ms),
             None => self.retained.remove(&id),
         };
-        let topic = Arc::new(Topic { id, config, since, shared });
+        let topic = Arc::new(Topic { id, key_seed: change::key_seed(&name), config, since, shared });
         self.by_name.insert(name.clone(), Arc::clone(&topic));
         self.names.insert(id, name);
         self.next_id = self.next_id.max(TopicId(id.0 + 1));

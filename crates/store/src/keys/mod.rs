@@ -4,6 +4,7 @@
 //! Leaves hashing, and the check of hits against records, to its callers.
 
 mod file;
+mod waiting;
 
 use std::{
     io,
@@ -19,6 +20,7 @@ use crate::log::files::Files;
 
 pub(crate) use file::{BLOCK_BYTES, KeyFile, range_of_name};
 use file::{file_name, write_file};
+pub(crate) use waiting::KeysWaiting;
 
 /// Bytes of log whose entries one file holds.
 const FILE_LOG_BYTES: u64 = 64 * 1024 * 1024;
@@ -71,6 +73,13 @@ impl Memory {
     /// Number of entries of records before `end`.
     fn before(&self, end: PhysicalOffset) -> usize {
         self.entries.partition_point(|entry| entry.position < end)
+    }
+
+    fn give_up_if_full(&mut self, entries_max: usize) {
+        if self.entries.len() >= entries_max {
+            // The disk refuses files: better a gap that is filled later than memory without bound.
+            *self = Self { from: self.to, to: self.to, entries: Vec::new() };
+        }
     }
 }
 
@@ -149,10 +158,18 @@ impl KeyIndex {
         }
         memory.entries.extend(hashes.iter().map(|hash| KeyEntry { hash: *hash, position }));
         memory.to = end.0;
-        if memory.entries.len() >= 2 * self.file_entries {
-            // The disk refuses files: better a gap that is filled later than memory without bound.
-            *memory = Memory { from: end.0, to: end.0, entries: Vec::new() };
-        }
+        memory.give_up_if_full(2 * self.file_entries);
+    }
+
+    /// Adds `entries`, the keys of all records up to `to`, a record's end, in the order of the log.
+    ///
+    /// Those of records that are covered are ignored.
+    pub fn add_all(&self, entries: &[KeyEntry], to: PhysicalOffset) {
+        let memory = &mut self.state.write().memory;
+        let known = entries.partition_point(|entry| entry.position.0 < memory.to);
+        memory.entries.extend_from_slice(&entries[known..]);
+        memory.to = memory.to.max(to.0);
+        memory.give_up_if_full(2 * self.file_entries);
     }
 
     /// Writes the gathered entries of records before `synced` to a file if there are enough; says whether it did.

@@ -14,6 +14,8 @@ use crate::{
     store::Store,
 };
 
+/// Bytes of log whose keys are added at a time: a file of the index is not much longer than it has to be.
+const ADDED_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of log whose keys one call indexes, so that other upkeep gets its turn.
 const INDEXED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -21,15 +23,18 @@ const INDEXED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 type VisitKeys<'a> = dyn FnMut(PhysicalOffset, PhysicalOffset, &[u64]) -> Result<(), KeyError> + 'a;
 
 impl Store {
+    /// Whether so many keys wait for the index that [`Store::index_keys`] should be called soon: when they are too many
+    /// they are forgotten, and the log has to be read for them.
+    pub fn is_key_index_due(&self) -> bool {
+        self.upkeep.keys_waiting.is_due()
+    }
+
     /// Brings the key index up to what is confirmed and synced, and fills one of its gaps.
-    pub(crate) fn index_keys(&self) -> Result<(), RetentionError> {
+    pub fn index_keys(&self) -> Result<(), RetentionError> {
         let keys = &self.upkeep.keys;
         let end = self.confirmed().min(self.synced());
-        let from = keys.covered_to().max(self.log.start());
-        self.walk_keys(from..end, from.plus(INDEXED_BYTES_MAX), &mut |position, end, hashes| {
-            keys.add(position, end, hashes);
-            keys.seal_if_due(end).map(|_| ())
-        })?;
+        self.index_log(end.min(self.upkeep.keys_waiting.from()))?;
+        self.index_waiting(end)?;
         if let Some(gap) = keys.gaps(self.log.start()).into_iter().find(|gap| gap.end <= end) {
             let mut entries = Vec::new();
             self.walk_keys(gap.start..end, gap.end, &mut |position, _, hashes| {
@@ -38,6 +43,43 @@ impl Store {
             })?;
             keys.fill_gap(gap, entries)?;
         }
+        Ok(())
+    }
+
+    /// Indexes the keys of records before `end` that nobody has gathered: reads the log.
+    fn index_log(&self, end: PhysicalOffset) -> Result<(), RetentionError> {
+        let keys = &self.upkeep.keys;
+        let from = keys.covered_to().max(self.log.start());
+        let before = from.plus(INDEXED_BYTES_MAX);
+        self.walk_keys(from..end, before, &mut |position, end, hashes| {
+            keys.add(position, end, hashes);
+            keys.seal_if_due(end).map(|_| ())
+        })?;
+        if from < end && end <= before {
+            // Also past damage at the end.
+            keys.add_all(&[], end);
+        }
+        Ok(())
+    }
+
+    /// Indexes the keys that were gathered when their records were appended, if they are the next.
+    fn index_waiting(&self, end: PhysicalOffset) -> Result<(), RetentionError> {
+        let keys = &self.upkeep.keys;
+        let mut taken = Vec::new();
+        let covered = keys.covered_to().max(self.log.start());
+        if !self.upkeep.keys_waiting.take(covered, end, &mut taken) {
+            return Ok(());
+        }
+        let mut rest = taken.as_slice();
+        while let Some(first) = rest.first() {
+            let limit = first.position.plus(ADDED_BYTES);
+            let (next, after) = rest.split_at(rest.partition_point(|e| e.position < limit));
+            let to = after.first().map_or(end, |entry| entry.position);
+            keys.add_all(next, to);
+            keys.seal_if_due(to)?;
+            rest = after;
+        }
+        keys.add_all(&[], end);
         Ok(())
     }
 
