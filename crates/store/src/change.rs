@@ -133,7 +133,6 @@ pub(crate) fn keys_of<'a>(record: &RecordView<'a>) -> KeySource<'a> {
 }
 
 /// Words by which a record with these properties is found.
-#[cfg_attr(not(debug_assertions), expect(dead_code, reason = "asserted in debug builds"))]
 pub(crate) fn keys_in(raw: &[u8]) -> KeySource<'_> {
     let text = |key| properties::find(raw, key).and_then(|value| std::str::from_utf8(value).ok());
     KeySource { unique: text(UNIQ_KEY), keys: text(KEYS) }

@@ -19,6 +19,7 @@ mod gaps;
 mod generations;
 mod idle;
 mod inspect;
+mod keys;
 mod offsets;
 mod orphans;
 mod pending;
