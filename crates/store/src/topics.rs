@@ -156,7 +156,8 @@ impl TopicTable {
             Some(retention_ms) => self.retained.insert(id, retention_ms),
             None => self.retained.remove(&id),
         };
-        let topic = Arc::new(Topic { id, key_seed: change::key_seed(&name), config, since, shared });
+        let topic =
+            Arc::new(Topic { id, key_seed: change::key_seed(&name), config, since, shared });
         self.by_name.insert(name.clone(), Arc::clone(&topic));
         self.names.insert(id, name);
         self.next_id = self.next_id.max(TopicId(id.0 + 1));
