@@ -339,6 +339,7 @@ fn store_options(settings: &BrokerSettings, memory: MemorySizes) -> StoreOptions
         room: RoomOptions {
             reserve_files: RESERVE_FILES,
             bytes_max: settings.log_size_max.map(Bytes::get),
+            ..RoomOptions::default()
         },
         on_full: match settings.on_full {
             settings::OnFull::Refuse => OnFull::Refuse,

@@ -99,7 +99,8 @@ impl Store {
         is_measured.then(|| self.pending.bytes.load(Ordering::Relaxed).max(0) as u64)
     }
 
-    /// Bytes of the records of timers that are about to end.
+    /// Bytes of the records of timers that are about to end. Each was read a moment ago to be delivered, and is still
+    /// in memory.
     pub(crate) fn bytes_of(&self, claimed: &[Timer]) -> u64 {
         if !self.pending.is_counted() {
             return 0;

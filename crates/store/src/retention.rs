@@ -8,7 +8,7 @@ mod clocks;
 mod index_keys;
 mod rules;
 
-use std::sync::Arc;
+use std::{ops::AddAssign, sync::Arc};
 
 use gantry_model::PhysicalOffset;
 use parking_lot::Mutex;
@@ -81,6 +81,14 @@ pub struct Forgotten {
     pub carried: u64,
     /// Whether a state image was written.
     pub image_written: bool,
+}
+
+impl AddAssign for Forgotten {
+    fn add_assign(&mut self, more: Self) {
+        self.segments += more.segments;
+        self.carried += more.carried;
+        self.image_written |= more.image_written;
+    }
 }
 
 /// What upkeep remembers between calls.
@@ -264,7 +272,7 @@ impl Store {
     pub(crate) fn close_log(&self) -> Result<(), RetentionError> {
         self.end_with_mark(&mut self.tail.lock())?;
         self.sync()?;
-        self.index_keys()?;
+        while self.index_keys()? {}
         Ok(self.upkeep.keys.seal(self.synced())?)
     }
 }

@@ -43,9 +43,7 @@ impl Store {
         loop {
             let forgotten = self.forget_old(now)?;
             self.find_room()?;
-            all.segments += forgotten.segments;
-            all.carried += forgotten.carried;
-            all.image_written |= forgotten.image_written;
+            all += forgotten;
             if forgotten.segments == 0 {
                 return Ok(all);
             }

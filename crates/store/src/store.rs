@@ -22,10 +22,10 @@ use crate::{
     idle::Rest,
     lock,
     log::{
-        self, Log, LogOptions, StoreId,
+        self, Log, LogOptions, RoomOptions, StoreId,
         files::{Files, StdFiles},
     },
-    options::{Flush, Now, StoreOptions},
+    options::{Flush, Now, OnFull, StoreOptions},
     pending::PendingBytes,
     planted::VIEW_APPLIED_TWICE,
     queues::Queues,
@@ -40,6 +40,8 @@ use crate::{
     views::{ViewBatch, ViewError, ViewStore},
 };
 
+/// Steps in which one round of upkeep reads the log for its keys; between two, senders are given room.
+const INDEX_STEPS: usize = 8;
 /// Records after which the views are flushed: a replay of them takes about a second.
 const FLUSH_RECORDS: u64 = 1_000_000;
 /// Bytes of log after which the views are flushed.
@@ -132,7 +134,7 @@ impl Store {
             new_store_id: random_store_id(),
             epoch: 0,
             scan_from: applied.position,
-            room: options.room,
+            room: RoomOptions { may_pass: options.on_full == OnFull::DeleteOldest, ..options.room },
             block_bytes: options.log_block_bytes,
         };
         let (writer, log, found) =
@@ -371,8 +373,13 @@ impl Store {
         self.note_broken_keys();
         self.measure_pending()?;
         // First, since senders may be waiting for room: keys of what is gone need no index.
-        let forgotten = self.forget_and_find_room(now)?;
-        self.index_keys()?;
+        let mut forgotten = self.forget_and_find_room(now)?;
+        for _ in 0..INDEX_STEPS {
+            if !self.index_keys()? {
+                break;
+            }
+            forgotten += self.forget_and_find_room(now)?;
+        }
         self.views.note_log_start(self.log_start());
         Ok(Maintenance {
             segments_removed: forgotten.segments,

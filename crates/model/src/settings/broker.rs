@@ -88,8 +88,9 @@ settings! {
         /// Size of the log beyond which the oldest messages go, at least two segments. Default none.
         pub retention_size: Option<Bytes> = None,
         /// Size of the log's files beyond which messages are refused or the oldest go, as the next setting says. Two
-        /// segments of it are a reserve for offsets and other state. At least eight segments, and four more than
-        /// the size before. Default none: as much as the disk takes.
+        /// segments of it are a reserve for offsets and other state. Where the oldest go, a sender that outruns
+        /// that takes up to three segments more, until they are gone. At least eight segments, and four more
+        /// than the size before. Default none: as much as the disk takes.
         pub log_size_max: Option<Bytes> = None,
         /// What happens when the log has its size, or the disk is full: refuse messages until retention has made
         /// room, or delete the oldest messages, whatever their age. One of `refuse` and `delete_oldest`. Default

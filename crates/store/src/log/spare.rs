@@ -72,9 +72,17 @@ pub struct RoomOptions {
     pub reserve_files: usize,
     /// Most bytes of all files, the reserve included; `None`: as many as the disk takes. Default none.
     pub bytes_max: Option<u64>,
+    /// Whether the limit may be passed for a moment, by as much as [`RoomOptions::overshoot_bytes`]: for a log whose
+    /// oldest segments are about to go. Default not.
+    pub may_pass: bool,
 }
 
 impl RoomOptions {
+    /// Bytes by which the files may pass the limit: a segment, and what the reserve takes.
+    pub fn overshoot_bytes(&self, segment_bytes: u64) -> u64 {
+        if self.may_pass { (self.reserve_files as u64 + 1) * segment_bytes } else { 0 }
+    }
+
     /// Most bytes that segments may take so that there is always room for the next one: below the limit by the
     /// reserve, the next segment, and what may be written until the oldest are gone.
     pub fn segments_bytes_max(&self, segment_bytes: u64) -> Option<u64> {
@@ -133,8 +141,9 @@ impl Spares {
     /// Whether the log may have another file, where `segments` take `segment_bytes` together.
     pub(super) fn check_limit(&self, segments_bytes: u64) -> Result<(), Shortage> {
         let log_bytes = segments_bytes + self.files.len() as u64 * self.segment_bytes;
+        let overshoot = self.options.overshoot_bytes(self.segment_bytes);
         match self.options.bytes_max {
-            Some(bytes_max) if log_bytes + self.segment_bytes > bytes_max => {
+            Some(bytes_max) if log_bytes + self.segment_bytes > bytes_max + overshoot => {
                 Err(Shortage::Limit { log_bytes, bytes_max })
             }
             _ => Ok(()),

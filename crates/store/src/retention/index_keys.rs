@@ -16,8 +16,8 @@ use crate::{
 
 /// Bytes of log whose keys are added at a time: a file of the index is not much longer than it has to be.
 const ADDED_BYTES: u64 = 8 * 1024 * 1024;
-/// Bytes of log whose keys one call indexes, so that other upkeep gets its turn.
-const INDEXED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Bytes of log that one call reads for its keys: a moment's work, after which senders may want room.
+const READ_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Receives a record's position, its end and the hashes of its keys.
 type VisitKeys<'a> = dyn FnMut(PhysicalOffset, PhysicalOffset, &[u64]) -> Result<(), KeyError> + 'a;
@@ -29,11 +29,14 @@ impl Store {
         self.upkeep.keys_waiting.is_due()
     }
 
-    /// Brings the key index up to what is confirmed and synced, and fills one of its gaps.
-    pub fn index_keys(&self) -> Result<(), RetentionError> {
+    /// Brings the key index up to what is confirmed and synced, or closer to it, and fills one of its gaps. Returns
+    /// whether there is more to do.
+    pub fn index_keys(&self) -> Result<bool, RetentionError> {
         let keys = &self.upkeep.keys;
         let end = self.confirmed().min(self.synced());
-        self.index_log(end.min(self.upkeep.keys_waiting.from()))?;
+        if !self.index_log(end.min(self.upkeep.keys_waiting.from()))? {
+            return Ok(true);
+        }
         self.index_waiting(end)?;
         if let Some(gap) = keys.gaps(self.log.start()).into_iter().find(|gap| gap.end <= end) {
             let mut entries = Vec::new();
@@ -43,23 +46,23 @@ impl Store {
             })?;
             keys.fill_gap(gap, entries)?;
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Indexes the keys of records before `end` that nobody has gathered: reads the log.
-    fn index_log(&self, end: PhysicalOffset) -> Result<(), RetentionError> {
+    /// Indexes the keys of records before `end` that nobody has gathered: reads the log. Returns whether it came there.
+    fn index_log(&self, end: PhysicalOffset) -> Result<bool, RetentionError> {
         let keys = &self.upkeep.keys;
         let from = keys.covered_to().max(self.log.start());
-        let before = from.plus(INDEXED_BYTES_MAX);
-        self.walk_keys(from..end, before, &mut |position, end, hashes| {
+        let before = from.plus(READ_BYTES_MAX);
+        let reached = self.walk_keys(from..end, before, &mut |position, end, hashes| {
             keys.add(position, end, hashes);
             keys.seal_if_due(end).map(|_| ())
         })?;
-        if from < end && end <= before {
-            // Also past damage at the end.
-            keys.add_all(&[], end);
+        if from < end {
+            // Also past damage.
+            keys.add_all(&[], reached);
         }
-        Ok(())
+        Ok(reached >= end)
     }
 
     /// Indexes the keys that were gathered when their records were appended, if they are the next.
@@ -83,27 +86,27 @@ impl Store {
         Ok(())
     }
 
-    /// Gives the hashes of each record of `range` that begins before `before`. The range may begin inside a record,
-    /// which then is left out; it ends with one.
+    /// Gives the hashes of each record of `range` that begins before `before`, and returns where the next one begins. The
+    /// range may begin inside a record, which then is left out; it ends with one.
     fn walk_keys(
         &self,
         range: Range<PhysicalOffset>,
         before: PhysicalOffset,
         visit: &mut VisitKeys<'_>,
-    ) -> Result<(), RetentionError> {
+    ) -> Result<PhysicalOffset, RetentionError> {
         let mut hashes = Vec::new();
         let mut cursor = self.log.records(range.start, range.end);
         while let Some(walked) = cursor.next()? {
             // Damage holds no keys; readers report it.
             let Walked::Record { position, record } = walked else { continue };
             if position >= before {
-                break;
+                return Ok(position);
             }
             hashes.clear();
             let words = change::keys_of(&record).words();
             hashes.extend(words.map(|word| key_hash(record.topic(), word)));
             visit(position, position.plus(record.size().into()), &hashes)?;
         }
-        Ok(())
+        Ok(range.end)
     }
 }

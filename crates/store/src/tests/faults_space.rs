@@ -7,8 +7,8 @@ use gantry_model::{QueueId, QueueOffset, TopicConfig, TopicName};
 
 use super::world::{self, LIMITS, commit};
 use crate::{
-    AppendError, Batch, Now, OnFull, RoomOptions, Shortage, Store, StoreOptions, Topic,
-    change::PARK_TOPIC, log::memory_files::MemoryFiles, views::MemoryViews,
+    AppendError, Batch, Now, OnFull, Shortage, Store, StoreOptions, Topic, change::PARK_TOPIC,
+    log::memory_files::MemoryFiles, views::MemoryViews,
 };
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
@@ -229,7 +229,7 @@ fn less_than_a_segment_and_the_reserve_on_the_disk_stops_messages_before_the_seg
 fn log_at_its_limit_refuses_messages_and_goes_on_when_retention_has_made_room() {
     let bytes_max = 8 * SEGMENT_BYTES;
     let mut small = Small::new(100, |options| {
-        options.room = RoomOptions { reserve_files: 2, bytes_max: Some(bytes_max) };
+        options.room.bytes_max = Some(bytes_max);
         options.retention.age_ms = 3_600_000;
     });
     let (sent, error) = small.fill(10);
@@ -265,7 +265,7 @@ fn store_opens_on_a_full_disk_and_serves_what_it_holds() {
 fn log_that_may_delete_the_oldest_stays_within_its_limit_and_takes_every_message() {
     let bytes_max = 16 * SEGMENT_BYTES;
     let mut small = Small::new(100, |options| {
-        options.room = RoomOptions { reserve_files: 2, bytes_max: Some(bytes_max) };
+        options.room.bytes_max = Some(bytes_max);
         options.on_full = OnFull::DeleteOldest;
     });
     for sent in 1..3000 {
@@ -285,6 +285,47 @@ fn log_that_may_delete_the_oldest_stays_within_its_limit_and_takes_every_message
 }
 
 #[test]
+fn sender_that_outruns_the_deletion_of_the_oldest_passes_the_limit_by_what_is_said_and_meets_no_refusal()
+ {
+    let bytes_max = 16 * SEGMENT_BYTES;
+    let mut small = Small::new(100, |options| {
+        options.room.bytes_max = Some(bytes_max);
+        options.on_full = OnFull::DeleteOldest;
+    });
+    // A segment, and the two in reserve.
+    let most = bytes_max + 3 * SEGMENT_BYTES;
+    let mut highest = 0;
+    for sent in 1..3000 {
+        small.send().unwrap_or_else(|error| panic!("message {sent}: {error}"));
+        highest = highest.max(small.store.status().file_bytes);
+        // Five segments, of which three find room below the limit.
+        if sent % 150 == 0 {
+            small.tend();
+        }
+    }
+    assert!(small.store.log_start().0 > 4 * bytes_max, "through the limit several times");
+    assert!(highest > bytes_max && highest <= most, "{highest}, the limit is {bytes_max}");
+    small.tend();
+    assert!(small.store.status().file_bytes <= bytes_max, "within the limit again");
+}
+
+#[test]
+fn sender_that_outruns_it_further_is_refused_and_the_files_stay_below_the_limit_and_what_it_may_pass()
+ {
+    let bytes_max = 16 * SEGMENT_BYTES;
+    let mut small = Small::new(100, |options| {
+        options.room.bytes_max = Some(bytes_max);
+        options.on_full = OnFull::DeleteOldest;
+    });
+    let (_, error) = small.fill(u64::MAX);
+    assert!(is_full(&error), "{error}");
+    assert_eq!(small.store.status().file_bytes, bytes_max + 3 * SEGMENT_BYTES);
+    small.tend();
+    small.send().unwrap();
+    assert!(small.store.status().file_bytes <= bytes_max);
+}
+
+#[test]
 fn full_disk_lets_the_oldest_go_when_the_log_may_delete_them() {
     let mut small = Small::new(6, |options| options.on_full = OnFull::DeleteOldest);
     for _ in 0..10 {
@@ -300,7 +341,7 @@ fn full_disk_lets_the_oldest_go_when_the_log_may_delete_them() {
 fn oldest_that_go_for_the_sake_of_room_leave_what_waits_for_its_time() {
     let bytes_max = 10 * SEGMENT_BYTES;
     let mut small = Small::new(100, |options| {
-        options.room = RoomOptions { reserve_files: 2, bytes_max: Some(bytes_max) };
+        options.room.bytes_max = Some(bytes_max);
         options.on_full = OnFull::DeleteOldest;
     });
     let config = TopicConfig::new(TopicName::new(PARK_TOPIC).unwrap(), 18);
