@@ -3,28 +3,24 @@
 
 use std::{
     io::ErrorKind,
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU32, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time,
 };
 
-use gantry_broker::{Broker, RunningBroker, SystemResolver, services::clock::Clock};
 use gantry_model::{
     QueueId,
-    settings::{BrokerSettings, Bytes, Duration, FlushMode},
+    settings::{Bytes, FlushMode},
 };
-use gantry_remoting::client::{Channel, ChannelSettings, RefuseRequests};
+use gantry_remoting::client::Channel;
 use gantry_store::{
-    Store,
     log::memory_files::{MemoryFiles, Operation},
     views::MemoryViews,
 };
-use gantry_telemetry::Telemetry;
 
-use super::world::{bodies, call, code, heartbeat, pull, pull_waiting, send, until};
+use super::{
+    disk_world::World,
+    world::{bodies, call, code, heartbeat, pull, pull_waiting, send, until},
+};
 
 const HOUR_MS: i64 = 3_600_000;
 /// Answer code of a request that the broker carried out.
@@ -36,66 +32,26 @@ const NOT_AVAILABLE: i32 = 14;
 /// Answer code of a broker that asks to wait.
 const BUSY: i32 = 2;
 
-/// Brokers so far: each has a name of its own, since all in this process share one table of metrics.
-static BROKERS: AtomicU32 = AtomicU32::new(0);
-
-/// A broker over a disk in memory.
-struct World {
-    broker: RunningBroker,
-    telemetry: Telemetry,
-    disk: MemoryFiles,
-    views: Arc<MemoryViews>,
-    flush: FlushMode,
-    /// How far the wall clock was set forward.
-    skew_ms: &'static AtomicI64,
-}
-
 impl World {
     async fn start(flush: FlushMode) -> Self {
-        Self::on(MemoryFiles::new(), Arc::default(), flush).await
+        Self::with(MemoryFiles::new(), Arc::default(), flush).await
     }
 
-    async fn on(disk: MemoryFiles, views: Arc<MemoryViews>, flush: FlushMode) -> Self {
-        Self::on_at(disk, views, flush, 0).await
+    async fn with(disk: MemoryFiles, views: Arc<MemoryViews>, flush: FlushMode) -> Self {
+        Self::with_at(disk, views, flush, 0).await
     }
 
-    /// Starts with a wall clock that is set forward by so much.
-    async fn on_at(
+    async fn with_at(
         disk: MemoryFiles,
         views: Arc<MemoryViews>,
         flush: FlushMode,
         skew_ms: i64,
     ) -> Self {
-        let settings = BrokerSettings {
-            broker_name: format!("faults-{}", BROKERS.fetch_add(1, Ordering::Relaxed)),
-            bind: IpAddr::from([127, 0, 0, 1]),
-            remoting_port: 0,
-            vip_channel: false,
-            grpc_port: 0,
-            segment_size: Bytes::mib(16),
-            drain: Duration::from_millis(0),
-            flush,
-            ring_size: Some(Bytes::mib(1)),
-            ..BrokerSettings::default()
-        };
-        let telemetry = Telemetry::new().unwrap();
-        let skew_ms: &AtomicI64 = Box::leak(Box::new(AtomicI64::new(skew_ms)));
-        let (files, their_views) = (Arc::new(disk.clone()), Arc::clone(&views));
-        let broker = Broker::start_over(
-            settings,
-            &telemetry,
-            Arc::new(SystemResolver),
-            Clock::skewed(skew_ms),
-            Box::new(move |options, now| Store::open_on(options, their_views, files, now)),
-        );
-        let broker = broker.await.unwrap();
-        Self { broker, telemetry, disk, views, flush, skew_ms }
-    }
-
-    async fn connect(&self) -> Channel {
-        let address = self.broker.addresses().remoting.to_string();
-        let handler = Arc::new(RefuseRequests);
-        Channel::connect(&address, &ChannelSettings::default(), handler).await.unwrap()
+        Self::on_at(disk, views, skew_ms, |settings| {
+            settings.flush = flush;
+            settings.ring_size = Some(Bytes::mib(1));
+        })
+        .await
     }
 
     async fn received(&self, channel: &Channel) -> Vec<String> {
@@ -109,20 +65,13 @@ impl World {
         store.queue_bounds(&topic, QueueId(0)).unwrap().max.0
     }
 
-    /// Value of one of the broker's gauges.
-    fn gauge(&self, name: &str) -> String {
-        let metrics = self.telemetry.render_metrics();
-        let of_broker = format!("node_id=\"{}\"", self.broker.services().settings.broker_name);
-        let is_it = |line: &&str| line.starts_with(name) && line.contains(&of_broker);
-        let line = metrics.lines().find(is_it).unwrap_or_else(|| panic!("{name}: {metrics}"));
-        line.rsplit(' ').next().unwrap().to_owned()
-    }
-
     /// Stops as a process whose log has failed does, and starts on what the power cut `seed` leaves of the disk.
     async fn restart(self, seed: u64) -> Self {
+        let flush = self.broker.services().settings.flush;
         let error = self.broker.stop().await.unwrap_err();
         assert!(error.to_string().contains("close the store"), "{error}");
-        Self::on(self.disk.crash(seed), Arc::new(self.views.after_crash()), self.flush).await
+        let (disk, views) = (self.disk.crash(seed), Arc::new(self.views.after_crash()));
+        Self::with(disk, views, flush).await
     }
 }
 
@@ -146,7 +95,7 @@ async fn send_whose_sync_fails_is_refused_like_all_after_it_and_the_broker_says_
 
     for seed in 0..3 {
         let disk = world.disk.crash(seed);
-        let next = World::on(disk, Arc::new(world.views.after_crash()), FlushMode::Sync).await;
+        let next = World::with(disk, Arc::new(world.views.after_crash()), FlushMode::Sync).await;
         let channel = next.connect().await;
         assert_eq!(next.received(&channel).await[0], "safe");
         assert!(next.telemetry.ready().is_ready());
@@ -242,7 +191,7 @@ async fn pull_whose_read_the_disk_refuses_is_answered_with_the_file_and_the_next
     assert_eq!(world.received(&channel).await, ["there"]);
     world.broker.stop().await.unwrap();
     // What was written just before is in memory; after a start it is not.
-    let world = World::on(world.disk, world.views, FlushMode::Sync).await;
+    let world = World::with(world.disk, world.views, FlushMode::Sync).await;
     let channel = world.connect().await;
     world.disk.fail(Operation::Read, 0, ErrorKind::Other);
     let refused = call(&channel, pull("readers", "orders", 0, "*")).await;
@@ -293,7 +242,7 @@ async fn clock_that_was_set_back_while_the_broker_was_stopped_holds_up_no_messag
     .await;
     world.broker.stop().await.unwrap();
     let (disk, views) = (world.disk.clone(), Arc::new(world.views.after_crash()));
-    let world = World::on_at(disk, views, FlushMode::Sync, -HOUR_MS).await;
+    let world = World::with_at(disk, views, FlushMode::Sync, -HOUR_MS).await;
     let began = time::Instant::now();
     let channel = world.connect().await;
     let delay = [("TIMER_DELAY_MS", "2500")];
@@ -305,7 +254,7 @@ async fn clock_that_was_set_back_while_the_broker_was_stopped_holds_up_no_messag
     // Once more: what was parked behind the jump is not taken for older than it is.
     world.broker.stop().await.unwrap();
     let (disk, views) = (world.disk.clone(), Arc::new(world.views.after_crash()));
-    let world = World::on_at(disk, views, FlushMode::Sync, -HOUR_MS).await;
+    let world = World::with_at(disk, views, FlushMode::Sync, -HOUR_MS).await;
     let channel = world.connect().await;
     let contains = async |body: &str| world.received(&channel).await.contains(&body.into());
     until(async || contains("behind").await.then_some(())).await;

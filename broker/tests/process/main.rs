@@ -4,8 +4,10 @@
 
 mod addresses;
 mod data_dir;
+mod disk_world;
 mod faults;
 mod faults_space;
+mod faults_tmpfs;
 mod generations;
 mod health;
 mod memory;
