@@ -143,8 +143,8 @@ topologySpreadConstraints: [{maxSkew: 2, topologyKey: rack, whenUnsatisfiable: D
             let text = map.data.as_ref()?.get("broker.yaml")?;
             serde_yaml::from_str::<BrokerSettings>(text).unwrap().log_size_max
         });
-        let nine_tenths = Bytes::new((64 << 30) / 10 * 9);
-        assert_eq!(limits.collect::<Vec<_>>(), [nine_tenths; 2]);
+        let part = Bytes::new((64 << 30) / 20 * 17);
+        assert_eq!(limits.collect::<Vec<_>>(), [part; 2]);
     }
 
     #[test]
