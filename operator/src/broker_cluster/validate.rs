@@ -187,9 +187,10 @@ fn segment_size(volume_bytes: u64) -> Bytes {
     Bytes::new(1 << part.ilog2())
 }
 
-/// 17 twentieths of the volume, the two segments in reserve among them: the rest is for views and key index, which take
-/// an eighth of a log of messages of 128 bytes, and what the file system keeps for itself. Where that is too little, or retention by size lets the log grow further, the file
-/// system has the last word, and sends are refused in the same way. `made_with_bytes` is what segments follow from.
+/// 85 % of the volume, the two segments in reserve among them: the rest is for views and key index, which take up to 12 %
+/// of a log of messages of 128 bytes, and what the file system keeps for itself. Where that is too little, or retention
+/// by size lets the log grow further, the file system has the last word, and sends are refused in the same way.
+/// `made_with_bytes` is what segments follow from.
 fn log_size_max(volume_bytes: u64, made_with_bytes: u64, retention_size: Option<u64>) -> Bytes {
     let beside = 4 * segment_size(made_with_bytes).get();
     let wished = retention_size.map_or(0, |size| size + beside);
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn log_takes_17_twentieths_of_the_volume_as_it_is_asked_for_and_what_retention_by_size_wants() {
+    fn log_takes_85_percent_of_the_volume_as_it_is_asked_for_and_what_retention_by_size_wants() {
         let gib = |count: u64| count << 30;
         assert_eq!(log_size_max(gib(100), gib(10), None), Bytes::gib(85));
         assert_eq!(log_size_max(gib(100), gib(64), Some(gib(80))), Bytes::gib(85));
