@@ -7,6 +7,7 @@ mod answer;
 mod bars;
 mod cold;
 mod compare;
+mod device;
 mod echo;
 mod filter;
 mod leftovers;
@@ -176,6 +177,9 @@ pub(crate) struct EchoArgs {
     /// Core on which the other side runs.
     #[arg(long, default_value_t = 0)]
     server_core: u32,
+    /// Round trips a second; without it, one after the other.
+    #[arg(long)]
+    rate: Option<f64>,
     #[command(flatten)]
     window: WindowArgs,
 }
@@ -264,7 +268,7 @@ fn shape(args: &LoadArgs, target: &Target, connection: u32, run: u32) -> SendSha
 
 /// Runs the senders of `args` against `target`.
 pub(crate) fn produce(args: &LoadArgs, target: &Target) -> anyhow::Result<Run> {
-    check_rate(args)?;
+    check_rate(args.rate)?;
     let shared = Shared::new(args.count).in_batches(args.batch);
     let progress = Progress::spinner();
     let connections = open(target, args.connections)?;
@@ -297,8 +301,8 @@ fn send(
     }
 }
 
-fn check_rate(args: &LoadArgs) -> anyhow::Result<()> {
-    match args.rate {
+fn check_rate(rate: Option<f64>) -> anyhow::Result<()> {
+    match rate {
         Some(rate) if !(rate > 0.0 && rate.is_finite()) => {
             Err(Failure::usage("--rate has to be a number above 0"))
         }
@@ -382,7 +386,7 @@ pub(crate) fn end_to_end(
     target: &Target,
     how: &EndToEnd,
 ) -> anyhow::Result<Vec<Row>> {
-    check_rate(args)?;
+    check_rate(args.rate)?;
     let mut senders = Shared::new(args.count).in_batches(args.batch);
     let readers = Shared::with_clock(senders.clock);
     if let Some(lead_max) = how.lead_max {
@@ -507,17 +511,23 @@ fn serve_echo() -> anyhow::Result<()> {
     Ok(echo::serve(&listener)?)
 }
 
-/// Measures the echo with its other side in a process of its own.
+/// Measures the echo with its other side in a process of its own: one round trip after the other, or so many a second.
 pub(crate) fn echo(args: &EchoArgs) -> anyhow::Result<Row> {
+    let rate = args.rate;
+    check_rate(rate)?;
     let (server, address) = server::start_echo(args.server_core)?;
     let shared = Shared::new(None);
     let progress = Progress::spinner();
     let (measured, outcome) = thread::scope(|scope| {
-        let threads = vec![scope.spawn(|| echo::measure(address, &shared))];
+        let threads = vec![scope.spawn(|| match rate {
+            Some(rate) => echo::measure_paced(address, rate, &shared),
+            None => echo::measure(address, &shared),
+        })];
         let pid = Some(server.pid());
         let measured = observe(&shared, args.window.window(), pid, &threads, &progress);
         io::Result::Ok((measured?, join(threads)?))
     })?;
-    let what = format!("{} B there, {} B back", echo::REQUEST_BYTES, echo::ANSWER_BYTES);
+    let pace = rate.map_or_else(String::new, |rate| format!(", {rate:.0}/s"));
+    let what = format!("{} B there, {} B back{pace}", echo::REQUEST_BYTES, echo::ANSWER_BYTES);
     Ok(Row::of_load("echo", what, measured, &outcome))
 }

@@ -135,6 +135,11 @@ impl Shared {
         self.done.load(Relaxed) >= self.wanted
     }
 
+    /// Whether nothing more may be sent.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.budget.load(Relaxed) == 0
+    }
+
     /// A run without a budget whose times are those of another.
     pub(crate) fn with_clock(clock: Clock) -> Self {
         Self { clock, ..Self::new(None) }

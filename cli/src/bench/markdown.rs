@@ -146,9 +146,11 @@ warm-up included. BAR is what the project asks of itself.
 - **W1** produce to one topic of 4 queues, 4 connections with 64 requests in flight each. **W2** the same with 128 B, one
   by one and in batches of 32.
 - **W3** one message in flight, and beside it an echo of the same size over loopback.
-- **W4** sent at a fixed rate and read by a consumer that waits: time from the intended send to arrival.
+- **W4** sent at a fixed rate and read by a consumer that waits: time from the intended send to arrival. Beside it the
+  echo at the same rate, also from the intended send: what of the time is the machine's.
 - **W5** every message on the device before its answer, on new segments and on segments that are written again; `of_async`
-  compares with async flush.
+  compares with async flush. Beside it the device alone: a record written and made durable, one after the other, by a
+  thread on the server's core.
 - **W7** topics of one queue, all used in turn; memory of a topic is what the server holds more than when it was empty.
   A message in each of very many queues: files that the process has open, and that its folder has.
 - **W8** one group reads a backlog: from memory, and from the disk after the page cache has forgotten the log

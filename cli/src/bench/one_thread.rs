@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Messages sent before the connections are looked at again: what is late must not keep the reader from reading.
-const SENT_PER_TURN: usize = 64;
+pub(super) const SENT_PER_TURN: usize = 64;
 /// Time after the last answer in which the last messages have to arrive.
 const REST_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -78,7 +78,10 @@ fn wanted(sending: &Side<'_, SendShape>, reader: &PullShape) -> u64 {
 }
 
 /// Waits until one of the streams can be read, or for so long; says which can.
-fn wait(streams: &[&TcpStream; 2], wait_ns: u64) -> io::Result<[bool; 2]> {
+pub(super) fn wait<const N: usize>(
+    streams: &[&TcpStream; N],
+    wait_ns: u64,
+) -> io::Result<[bool; N]> {
     let timeout = Timespec {
         tv_sec: (wait_ns / 1_000_000_000) as i64,
         tv_nsec: (wait_ns % 1_000_000_000) as i64,
@@ -86,7 +89,7 @@ fn wait(streams: &[&TcpStream; 2], wait_ns: u64) -> io::Result<[bool; 2]> {
     let mut polled = streams.map(|stream| PollFd::new(stream, PollFlags::IN));
     match poll(&mut polled, Some(&timeout)) {
         Ok(_) => {}
-        Err(rustix::io::Errno::INTR) => return Ok([false; 2]),
+        Err(rustix::io::Errno::INTR) => return Ok([false; N]),
         Err(error) => return Err(error.into()),
     }
     // A closed or broken connection is told by the read.

@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use rustix::thread::{CpuSet, sched_setaffinity};
+
 /// Clock ticks of `/proc` a second; Linux fixes it for user space on every architecture.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -118,6 +120,16 @@ pub(crate) fn pin(pid: u32, core: u32) -> io::Result<()> {
         .stderr(Stdio::null())
         .status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other("taskset refused")) }
+}
+
+/// Moves the calling thread alone to processor core `core`.
+pub(crate) fn pin_thread(core: u32) -> io::Result<()> {
+    let mut cores = CpuSet::new();
+    if core as usize >= CpuSet::MAX_CPU {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no such core"));
+    }
+    cores.set(core as usize);
+    Ok(sched_setaffinity(None, &cores)?)
 }
 
 /// Lets the calling thread sleep to the microsecond instead of up to 50 µs longer, where allowed.

@@ -60,6 +60,16 @@ impl Row {
         Self { failure: Some(format!("{why:#}")), ..Self::of_figures(scenario, what, []) }
     }
 
+    /// Adds what the row's times are of those of an echo.
+    pub(crate) fn compare_with_echo(&mut self, echo: &Self) {
+        let Some((own, echo)) = self.latency.zip(echo.latency) else { return };
+        let shares = [
+            ("p99_of_echo", own.p99_us / echo.p99_us),
+            ("p999_of_echo", own.p999_us / echo.p999_us),
+        ];
+        self.figures.extend(shares.map(|(name, share)| (name.to_owned(), share)));
+    }
+
     /// Requests that were refused, or failed otherwise, in the window or before it.
     pub(crate) fn failed(&self) -> u64 {
         let in_window = self.measured.as_ref().map_or(0, |measured| measured.failed);

@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    LoadArgs, produce,
+    LoadArgs, device, produce,
     report::Row,
     suite::{Suite, no_warm_up},
     target,
@@ -29,6 +29,10 @@ const FILL_TIME_MAX: Duration = Duration::from_mins(2);
 impl Suite<'_> {
     pub(super) fn sync_flush(&self) -> anyhow::Result<Vec<Row>> {
         let mut rows = self.sync_flush_with(1, 1)?;
+        if self.args.server_binary.is_some() {
+            let (parent, core) = (self.args.data.as_deref(), self.args.server_core);
+            rows.push(device::measure(parent, core, &self.args.window)?);
+        }
         let mut full = self.sync_flush_with(4, 64)?;
         if self.args.server_binary.is_some() {
             let what = ", async, beside the rows above";

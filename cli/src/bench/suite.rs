@@ -337,26 +337,32 @@ impl Suite<'_> {
 
     fn one_in_flight(&self) -> anyhow::Result<Vec<Row>> {
         let mut rows = self.produce("W3", |load| (load.connections, load.in_flight) = (1, 1))?;
-        let echo_args =
-            EchoArgs { server_core: self.args.server_core, window: self.args.window.clone() };
-        let echo = Row { scenario: "W3 echo".into(), ..echo(&echo_args)? };
-        for row in &mut rows {
-            if let Some((row_at, echo_at)) = row.latency.zip(echo.latency) {
-                row.figures.insert("p99_of_echo".into(), row_at.p99_us / echo_at.p99_us);
-            }
-        }
+        let echo = self.echo("W3", None)?;
+        rows.iter_mut().for_each(|row| row.compare_with_echo(&echo));
         rows.push(echo);
         Ok(rows)
+    }
+
+    /// The echo beside a scenario, at its rate if it has one.
+    fn echo(&self, id: &str, rate: Option<f64>) -> anyhow::Result<Row> {
+        let (server_core, window) = (self.args.server_core, self.args.window.clone());
+        let echo = echo(&EchoArgs { server_core, rate, window })?;
+        Ok(Row { scenario: format!("{id} echo"), ..echo })
     }
 
     fn arrivals(&self) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
         for rate in [1_000.0, 10_000.0, 50_000.0] {
+            let echo = self.echo("W4", Some(rate))?;
             let subject = self.subject("async")?;
             let load = LoadArgs { rate: Some(rate), connections: 1, ..self.load(subject.pid) };
             let target = target::prepare_at(&subject.nameserver, &load)?;
             let how = EndToEnd { commit: true, ..EndToEnd::default() };
-            rows.extend(end_to_end("W4", &load, &target, &how)?);
+            let mut found = end_to_end("W4", &load, &target, &how)?;
+            let arrived = found.iter_mut().filter(|row| row.what.contains("arrived"));
+            arrived.for_each(|row| row.compare_with_echo(&echo));
+            rows.extend(found);
+            rows.push(echo);
         }
         Ok(rows)
     }
