@@ -20,7 +20,6 @@ use gantry_remoting::{
     Command, RequestCode, ResponseCode,
     client::{CallError, Channel, ChannelSettings, ConnectError, RefuseRequests},
     command::{
-        data_version::DataVersion,
         nameserver::{BrokerIdentity, RegisterBroker},
         register::RegisterBody,
         topics::TopicTable,
@@ -35,6 +34,7 @@ use tokio::{
 
 use self::split::split;
 use crate::{
+    remoting::versions,
     resolve::{Resolve, resolve_advertised, resolve_all},
     services::Services,
 };
@@ -289,12 +289,7 @@ impl Registration {
     }
 
     fn register_requests(&self, topics: Vec<TopicConfig>, part: Part) -> Vec<Command> {
-        let version = self.services.store.topics_version();
-        let data_version = DataVersion {
-            counter: version.counter as i64,
-            state_version: version.state_version as i64,
-            timestamp: version.timestamp_ms as i64,
-        };
+        let data_version = versions::to_protocol(self.services.store.topics_version());
         let groups = split(topics);
         let partial = part == Part::Change || groups.len() > 1;
         let request = |topics: Vec<TopicConfig>| {

@@ -14,6 +14,7 @@ mod pull;
 mod refusal;
 mod retry;
 mod send;
+pub(crate) mod versions;
 
 use std::{
     io,

@@ -5,17 +5,17 @@
 use gantry_model::GroupConfig;
 use gantry_remoting::{
     RequestCode, ResponseCode,
-    command::{
-        data_version::DataVersion,
-        groups::{
-            AllGroupsAnswer, AllGroupsRequest, DeleteGroup, GroupConfigs, GroupRequest, GroupTable,
-        },
+    command::groups::{
+        AllGroupsAnswer, AllGroupsRequest, DeleteGroup, GroupConfigs, GroupRequest, GroupTable,
     },
     json::JsonBody,
 };
 use gantry_store::Ticket;
 
-use super::{super::Call, Refusal, end_with, parts};
+use super::{
+    super::{Call, versions},
+    Refusal, end_with, parts,
+};
 use crate::services::groups::GroupError;
 
 /// Answers a request of this group; `false`: the code is none of them.
@@ -90,20 +90,15 @@ fn find(call: &Call<'_, '_>) -> Result<GroupConfig, Refusal> {
 fn all(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
     let AllGroupsRequest { group_seq, data_version, max_groups } = call.view.fields()?;
     let services = call.services();
-    let version = services.store.groups_version();
+    let version = versions::to_protocol(services.store.groups_version());
     let groups = services.groups.all();
-    let data_version_now = DataVersion {
-        counter: version.counter as i64,
-        state_version: version.state_version as i64,
-        timestamp: version.timestamp_ms as i64,
-    };
     let wanted = parts::Wanted { first: group_seq, version: data_version, entries_max: max_groups };
-    let part = wanted.of(groups.len(), data_version_now);
+    let part = wanted.of(groups.len(), version);
     let entry = |group: &std::sync::Arc<GroupConfig>| {
         (group.group_name.to_string(), GroupConfig::clone(group))
     };
     let table = GroupTable {
-        data_version: data_version_now,
+        data_version: version,
         subscription_group_table: groups[part].iter().map(entry).collect(),
         ..GroupTable::default()
     };

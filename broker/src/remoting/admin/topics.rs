@@ -9,18 +9,18 @@ use gantry_model::{
 };
 use gantry_remoting::{
     RequestCode, ResponseCode,
-    command::{
-        data_version::DataVersion,
-        topics::{
-            AllTopicsAnswer, AllTopicsRequest, CreateTopic, GroupList, TopicConfigs, TopicList,
-            TopicOffset, TopicRequest, TopicStats, TopicTable, TopicsOfGroup,
-        },
+    command::topics::{
+        AllTopicsAnswer, AllTopicsRequest, CreateTopic, GroupList, TopicConfigs, TopicList,
+        TopicOffset, TopicRequest, TopicStats, TopicTable, TopicsOfGroup,
     },
     json::{JsonBody, MessageQueue, QueueTable},
 };
 use gantry_store::{Now, Ticket, Topic};
 
-use super::{super::Call, Refusal, end_with, parts};
+use super::{
+    super::{Call, versions},
+    Refusal, end_with, parts,
+};
 use crate::services::{
     Services,
     attributes::{self, Attributes},
@@ -174,17 +174,12 @@ fn all(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
     let AllTopicsRequest { topic_seq, data_version, max_topics } = call.view.fields()?;
     let services = call.services();
     // Read first: a topic that is made in between is in this part, and the next one begins at the front.
-    let version = services.store.topics_version();
+    let version = versions::to_protocol(services.store.topics_version());
     let topics = services.topics.all();
-    let data_version_now = DataVersion {
-        counter: version.counter as i64,
-        state_version: version.state_version as i64,
-        timestamp: version.timestamp_ms as i64,
-    };
     let wanted = parts::Wanted { first: topic_seq, version: data_version, entries_max: max_topics };
-    let part = wanted.of(topics.len(), data_version_now);
+    let part = wanted.of(topics.len(), version);
     let table = TopicTable {
-        data_version: data_version_now,
+        data_version: version,
         topic_config_table: topics[part]
             .iter()
             .map(|topic| (topic.name().to_string(), topic.config.clone()))

@@ -3,7 +3,7 @@
 //! A one-way request is never answered: its writer writes nothing, whatever the service does.
 //! An answer that is dropped half-way, fails, or is too large leaves no bytes behind.
 
-use std::time::Duration;
+use std::{sync::Once, time::Duration};
 
 use bytes::BytesMut;
 
@@ -158,7 +158,7 @@ impl<'w> AnswerWriter<'w> {
         let mut result = None;
         let ended = frame.finish_or_refuse(|out| result = Some(body(out)));
         if let Err(error) = ended {
-            tracing::error!(%error, "answer is too large");
+            tell_once(&error);
         }
         result.expect("the frame writer calls its body once")
     }
@@ -174,6 +174,14 @@ impl<'w> AnswerWriter<'w> {
             State::Open { frame } => frame.finish_with(body),
         }
     }
+}
+
+/// What is too large was asked for by a client and is refused, which tells it; the log hears of the first alone.
+fn tell_once(error: &FrameError) {
+    static FIRST: Once = Once::new();
+    FIRST.call_once(|| {
+        tracing::warn!(%error, "an answer is too large and was refused; further ones are not told");
+    });
 }
 
 impl ExtSink for AnswerWriter<'_> {
