@@ -1,6 +1,7 @@
 //! Threads for what waits for the disk: cold reads and look-ups.
-//! Invariant: they have a lower priority than the threads that answer, so a reader far behind gets what the processor
-//! has left; work is done in the order in which it came.
+//! Invariant: cold reads have a lower priority than the threads that answer, so a reader far behind gets what the
+//! processor has left; a person waits for a look-up, so look-ups have threads of their own with everybody's priority, too
+//! few to take much from those that send. Work is done in the order in which it came.
 //! Leaves bounding what waits to whoever hands it over.
 
 use std::{
@@ -15,8 +16,10 @@ use parking_lot::{Condvar, Mutex};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Priority of the threads, the lowest there is: one that answers gets nearly all of a processor that both want.
+/// Priority of cold reads, the lowest there is: a thread that answers gets nearly all of a processor that both want.
 const NICE: i32 = 19;
+/// Threads of look-ups: while one goes through a long range, another is answered.
+const LOOK_UPS: u32 = 2;
 
 /// What waits for a thread.
 #[derive(Default)]
@@ -48,25 +51,34 @@ impl Queue {
 }
 
 /// The threads; they end when this is dropped and what was handed over is done.
-pub(crate) struct ColdThreads {
+pub(crate) struct DiskThreads {
     queue: Arc<Queue>,
 }
 
-impl ColdThreads {
-    /// Starts `count` threads, at least one.
-    pub(crate) fn start(count: u32) -> io::Result<Self> {
+impl DiskThreads {
+    /// Threads for cold reads: `count`, at least one.
+    pub(crate) fn for_cold_reads(count: u32) -> io::Result<Self> {
+        Self::start("cold-read", count.max(1), be_nice)
+    }
+
+    /// Threads for look-ups.
+    pub(crate) fn for_look_ups() -> io::Result<Self> {
+        Self::start("look-up", LOOK_UPS, || {})
+    }
+
+    fn start(name: &str, count: u32, begin: fn()) -> io::Result<Self> {
         let threads = Self { queue: Arc::default() };
-        for number in 0..count.max(1) {
+        for number in 0..count {
             let queue = Arc::clone(&threads.queue);
             let work = move || {
-                be_nice();
+                begin();
                 while let Some(job) = queue.next() {
                     if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                        tracing::error!("a cold read panicked; its connection gets no answer");
+                        tracing::error!("a read of the disk panicked; its request gets no answer");
                     }
                 }
             };
-            thread::Builder::new().name(format!("cold-read-{number}")).spawn(work)?;
+            thread::Builder::new().name(format!("{name}-{number}")).spawn(work)?;
         }
         Ok(threads)
     }
@@ -78,7 +90,7 @@ impl ColdThreads {
     }
 }
 
-impl Drop for ColdThreads {
+impl Drop for DiskThreads {
     fn drop(&mut self) {
         self.queue.waiting.lock().has_ended = true;
         self.queue.changed.notify_all();
@@ -95,15 +107,31 @@ fn be_nice() {
 mod tests {
     use super::*;
 
-    #[test]
-    fn work_runs_at_a_lower_priority_and_a_panic_ends_no_thread() {
-        let threads = ColdThreads::start(1).unwrap();
-        threads.run(|| panic!("one of the jobs"));
+    /// The nice value of the thread that does the next job.
+    fn nice_of(threads: &DiskThreads) -> i32 {
         let (tell, told) = std::sync::mpsc::channel();
         // A nice value that does not change is the one that is.
         threads.run(move || tell.send(rustix::process::nice(0)).unwrap());
-        let lowered = told.recv().unwrap().unwrap();
+        told.recv().unwrap().unwrap()
+    }
+
+    #[test]
+    fn cold_reads_have_a_lower_priority_and_a_panic_ends_no_thread() {
+        let threads = DiskThreads::for_cold_reads(1).unwrap();
+        threads.run(|| panic!("one of the jobs"));
+        let lowered = nice_of(&threads);
         assert!(lowered >= NICE, "{lowered}");
         assert!(rustix::process::nice(0).unwrap() < lowered, "the others keep theirs");
+    }
+
+    #[test]
+    fn look_ups_wait_behind_no_cold_read_and_have_the_priority_of_everybody() {
+        let (cold, look_ups) =
+            (DiskThreads::for_cold_reads(1).unwrap(), DiskThreads::for_look_ups().unwrap());
+        let (go_on, gone_on) = std::sync::mpsc::channel::<()>();
+        // Goes on when the look-up is done.
+        cold.run(move || assert!(gone_on.recv().is_err()));
+        assert_eq!(nice_of(&look_ups), rustix::process::nice(0).unwrap());
+        drop(go_on);
     }
 }

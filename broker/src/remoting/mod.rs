@@ -33,7 +33,7 @@ pub(crate) use call::Call;
 pub(crate) use refusal::Refusal;
 
 use crate::services::{Services, hold::Owner, send::Outgoing};
-use cold::ColdThreads;
+use cold::DiskThreads;
 use late::Lateness;
 use send::SendRun;
 
@@ -54,8 +54,10 @@ pub(crate) struct Shared {
     pub(crate) services: Arc<Services>,
     /// Where work goes on that does not end at once.
     pub(crate) runtime: Handle,
-    /// Threads of what waits for the disk.
-    pub(crate) cold: ColdThreads,
+    /// Threads of reads far behind.
+    pub(crate) cold: DiskThreads,
+    /// Threads of look-ups.
+    pub(crate) look_ups: DiskThreads,
     /// Sends that had waited for too long, counted to refuse some of them.
     late_sends: AtomicUsize,
     outgoing: Mutex<Vec<Outgoing>>,
@@ -99,11 +101,12 @@ pub(crate) struct Front {
 impl Front {
     /// A front door to `services`; what does not end at once runs on `runtime`.
     pub(crate) fn new(services: Arc<Services>, runtime: Handle) -> io::Result<Self> {
-        let cold = ColdThreads::start(services.settings.cold_reads_max)?;
+        let cold = DiskThreads::for_cold_reads(services.settings.cold_reads_max)?;
         let shared = Shared {
             services,
             runtime,
             cold,
+            look_ups: DiskThreads::for_look_ups()?,
             late_sends: AtomicUsize::new(0),
             outgoing: Mutex::default(),
             buffers: Mutex::default(),

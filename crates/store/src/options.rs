@@ -76,7 +76,8 @@ pub struct StoreOptions {
     pub ring_bytes_max: usize,
     /// A queue whose first record is within so many bytes of the log's end is young. Default 1 GiB.
     pub young_bytes: u64,
-    /// Memory for the end of the log and for what was read of it last, in bytes. Default 16 MiB.
+    /// Memory for the end of the log and for what was read of it last, in bytes. Reads far behind take up to a quarter of
+    /// it, and 528 KiB at least, in addition. Default 16 MiB.
     pub log_block_bytes: usize,
     /// Memory for keys that are in no file of the key index yet, in bytes. Default 32 MiB.
     pub key_bytes: usize,

@@ -1,5 +1,5 @@
 //! Looking messages up over remoting: request codes 12 (by key or unique id) and 33 (by place).
-//! Invariant: a look-up reads the disk on a thread that may wait, as few at a time as cold reads.
+//! Invariant: a look-up reads the disk on a thread that may wait, a few at a time.
 //! Leaves what is found to the services. Source: RocketMQ remoting, request codes 12 and 33.
 
 use std::sync::Arc;
@@ -86,7 +86,7 @@ fn look(
     let (shared, connection, reply) =
         (Arc::clone(call.shared), Arc::clone(call.connection), call.reply());
     let place = call.services().counters.waiting_look_ups.enter(call.now.monotonic_ms);
-    call.shared.cold.run(move || {
+    call.shared.look_ups.run(move || {
         drop(place);
         if connection.is_closed() {
             return;

@@ -21,6 +21,8 @@ pub(super) const VIEW_WRITE_RANGE: RangeInclusive<Bytes> = Bytes::mib(4)..=Bytes
 pub(super) const CONNECTION_RANGE: RangeInclusive<Bytes> = Bytes::mib(16)..=Bytes::gib(64);
 /// The end of the log alone, for whoever reads there: more would be a second file cache.
 const LOG_BLOCK_RANGE: RangeInclusive<Bytes> = Bytes::mib(2)..=Bytes::mib(16);
+/// One read of a piece of the log, and what alignment takes; the log takes a quarter of its blocks' memory if that is more.
+const COLD_READ_MIN: Bytes = Bytes::mib(1);
 /// From 4 MiB on, entries of 64 MiB of log with messages of 1 KiB fit before a file is written of them.
 const KEY_RANGE: RangeInclusive<Bytes> = Bytes::mib(4)..=Bytes::mib(32);
 const WAITING_RANGE: RangeInclusive<Bytes> = Bytes::mib(4)..=Bytes::gib(1);
@@ -110,6 +112,8 @@ pub struct MemorySizes {
     pub view_write: Bytes,
     /// For the end of the log and what was read of it last.
     pub log_blocks: Bytes,
+    /// For what reads far behind the end of the log read into.
+    pub cold_reads: Bytes,
     /// For keys of messages that are in no file of the key index yet.
     pub keys: Bytes,
     /// For requests that have not arrived as a whole, and answers that were not taken yet, of all connections.
@@ -122,13 +126,14 @@ pub struct MemorySizes {
 
 impl MemorySizes {
     /// The parts by name.
-    pub fn parts(&self) -> [(&'static str, Bytes); 8] {
+    pub fn parts(&self) -> [(&'static str, Bytes); 9] {
         let Self { ring, view_cache, view_write, log_blocks, keys, connections, .. } = *self;
         [
             ("ring", ring),
             ("view_cache", view_cache),
             ("view_write", view_write),
             ("log_blocks", log_blocks),
+            ("cold_reads", self.cold_reads),
             ("keys", keys),
             ("connections", connections),
             ("waiting_sends", self.waiting_sends),
@@ -143,8 +148,8 @@ impl MemorySizes {
 }
 
 impl BrokerSettings {
-    /// Memory of the large parts: as set, or else its share of the `limit`. The shares are 23/32 together and the base
-    /// comes to them; the rest is for tables of topics, groups and clients, and the file cache that reads come from.
+    /// Memory of the large parts: as set, or else its share of the `limit`. The shares are 93/128 together and the
+    /// base comes to them; the rest is for tables of topics, groups and clients, and the file cache that reads come from.
     ///
     /// # Errors
     /// They do not fit.
@@ -156,11 +161,13 @@ impl BrokerSettings {
         let share = |parts: u64, range: RangeInclusive<Bytes>| {
             Bytes::new(basis.get() / parts).clamp(*range.start(), *range.end())
         };
+        let log_blocks = share(32, LOG_BLOCK_RANGE);
         let sizes = MemorySizes {
             ring: self.ring_size.unwrap_or_else(|| share(8, RING_RANGE)),
             view_cache: self.view_cache_size.unwrap_or_else(|| share(16, VIEW_CACHE_RANGE)),
             view_write: self.view_write_size.unwrap_or_else(|| share(8, VIEW_WRITE_RANGE)),
-            log_blocks: share(32, LOG_BLOCK_RANGE),
+            log_blocks,
+            cold_reads: Bytes::new(log_blocks.get() / 4).max(COLD_READ_MIN),
             keys: share(16, KEY_RANGE),
             connections: self.connection_memory.unwrap_or_else(|| share(4, CONNECTION_RANGE)),
             waiting_sends: share(16, WAITING_RANGE),
@@ -178,7 +185,7 @@ impl BrokerSettings {
 mod tests {
     use super::*;
 
-    fn sizes_mib(settings: &BrokerSettings, limit: &MemoryLimit) -> [u64; 8] {
+    fn sizes_mib(settings: &BrokerSettings, limit: &MemoryLimit) -> [u64; 9] {
         let sizes = settings.memory_sizes(limit).unwrap();
         sizes.parts().map(|(_, bytes)| bytes.get() >> 20)
     }
@@ -190,15 +197,15 @@ mod tests {
     #[test]
     fn limit_decides_what_is_not_set_by_hand() {
         let settings = BrokerSettings::default();
-        let usual = [64, 32, 64, 16, 32, 128, 32, 16];
+        let usual = [64, 32, 64, 16, 4, 32, 128, 32, 16];
         assert_eq!(sizes_mib(&settings, &MemoryLimit::Unknown), usual);
         assert_eq!(sizes_mib(&settings, &MemoryLimit::Machine(Bytes::gib(24))), usual);
         assert_eq!(sizes_mib(&settings, &MemoryLimit::Setting(Bytes::mib(512))), usual);
         assert_eq!(
             sizes_mib(&settings, &container(Bytes::gib(2))),
-            [256, 128, 256, 16, 32, 512, 128, 16]
+            [256, 128, 256, 16, 4, 32, 512, 128, 16]
         );
-        assert_eq!(sizes_mib(&settings, &container(Bytes::mib(64))), [8, 4, 8, 2, 4, 16, 4, 16]);
+        assert_eq!(sizes_mib(&settings, &container(Bytes::mib(64))), [8, 4, 8, 2, 1, 4, 16, 4, 16]);
         let by_hand = BrokerSettings { ring_size: Some(Bytes::mib(7)), ..settings };
         assert_eq!(sizes_mib(&by_hand, &container(Bytes::gib(2)))[..2], [7, 128]);
     }
@@ -225,7 +232,7 @@ mod tests {
     fn sizes_by_hand_that_do_not_fit_are_refused_and_those_beyond_the_plan_alone_are_not() {
         let settings = BrokerSettings { ring_size: Some(Bytes::gib(1)), ..Default::default() };
         let error = settings.memory_sizes(&container(Bytes::mib(512))).unwrap_err();
-        assert!(error.to_string().contains("add up to 1344Mi"), "{error}");
+        assert!(error.to_string().contains("add up to 1348Mi"), "{error}");
         // Nobody said that 512 MiB are all there is.
         for limit in [MemoryLimit::Unknown, MemoryLimit::Machine(Bytes::gib(24))] {
             assert_eq!(sizes_mib(&settings, &limit)[0], 1024);

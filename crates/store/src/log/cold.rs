@@ -1,12 +1,13 @@
 //! Reads far behind the end of the log, by those who may wait for the disk.
 //! Invariant: one piece of the log is read by one reader at a time, and those who waited for it find its blocks in
-//! memory; whoever reads on gets a piece of [`PIECE_BYTES`], whoever begins gets one block.
+//! memory; whoever reads on gets a piece of [`PIECE_BYTES`], whoever begins gets one block. However many read, the
+//! buffers that they read into are a fixed number.
 //! Leaves what the bytes mean, and reads that are not far behind, to the rest of the log.
 
-use std::{cell::RefCell, ops::Range};
+use std::ops::Range;
 
 use gantry_model::PhysicalOffset;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::{
     Log, ReadError,
@@ -18,15 +19,60 @@ const PIECE_BYTES: u64 = 4 * BLOCK_BYTES as u64;
 /// Readers that may be at different places of the log at a time.
 const PLACES: usize = 16;
 
-/// Who reads which piece.
-#[derive(Debug, Default)]
+/// A buffer's size at most: a piece, and what alignment takes before and after it.
+const BUFFER_BYTES: u64 = PIECE_BYTES + 16 * 1024;
+
+/// Who reads which piece, and into what.
+#[derive(Debug)]
 pub(super) struct ColdReads {
     places: [Mutex<()>; PLACES],
+    buffers: Buffers,
 }
 
-thread_local! {
-    /// What a reading thread reads into; at most a piece and what alignment takes.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+impl ColdReads {
+    /// Room for so many reads at a time as fit into `bytes`; at least one.
+    pub(super) fn new(bytes: usize) -> Self {
+        let count = (bytes as u64 / BUFFER_BYTES).max(1) as usize;
+        Self { places: Default::default(), buffers: Buffers::new(count) }
+    }
+}
+
+/// Buffers lent to one reader each; who finds none waits for one.
+#[derive(Debug)]
+struct Buffers {
+    free: Mutex<Vec<Vec<u8>>>,
+    returned: Condvar,
+}
+
+/// A buffer, until it is dropped.
+struct Lent<'a> {
+    buffer: Vec<u8>,
+    to: &'a Buffers,
+}
+
+impl Buffers {
+    fn new(count: usize) -> Self {
+        Self { free: Mutex::new(vec![Vec::new(); count]), returned: Condvar::new() }
+    }
+
+    fn lend(&self) -> Lent<'_> {
+        let mut free = self.free.lock();
+        loop {
+            if let Some(mut buffer) = free.pop() {
+                // Once, and no more than that: growing by and by would take up to twice as much.
+                buffer.reserve_exact((BUFFER_BYTES as usize).saturating_sub(buffer.len()));
+                return Lent { buffer, to: self };
+            }
+            self.returned.wait(&mut free);
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.to.free.lock().push(std::mem::take(&mut self.buffer));
+        self.to.returned.notify_one();
+    }
 }
 
 impl Log {
@@ -73,24 +119,24 @@ impl Log {
         // A block across a segment's border is not kept whole: there is one a segment.
         let end = end.min(segment.end()).min(self.written().0);
         let bytes = end.saturating_sub(start.0) as usize;
-        SCRATCH.with_borrow_mut(|scratch| {
-            let from = start.0 - segment.base;
-            let read = if is_written {
-                scratch.resize(bytes, 0);
-                segment.file.read_at(scratch, from).map(|read| 0..read)
-            } else {
-                segment.file.read_past_cache(scratch, from, bytes)
-            };
-            let read = read.map_err(|source| ReadError::Io {
-                path: segment.path.clone(),
-                position: start,
-                source,
-            })?;
-            // A segment that was given up meanwhile may hold other bytes by now.
-            self.check_start(start)?;
-            self.keep(start.0, &scratch[read]);
-            Ok(())
-        })
+        let mut lent = self.0.cold.buffers.lend();
+        let buffer = &mut lent.buffer;
+        let from = start.0 - segment.base;
+        let read = if is_written {
+            buffer.resize(bytes, 0);
+            segment.file.read_at(buffer, from).map(|read| 0..read)
+        } else {
+            segment.file.read_past_cache(buffer, from, bytes)
+        };
+        let read = read.map_err(|source| ReadError::Io {
+            path: segment.path.clone(),
+            position: start,
+            source,
+        })?;
+        // A segment that was given up meanwhile may hold other bytes by now.
+        self.check_start(start)?;
+        self.keep(start.0, &buffer[read]);
+        Ok(())
     }
 
     /// Keeps what was read at `start`, in blocks.
@@ -102,5 +148,51 @@ impl Log {
             start += block.len() as u64;
             bytes = rest;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+        thread,
+    };
+
+    use super::*;
+
+    #[test]
+    fn as_many_read_at_a_time_as_buffers_fit_into_the_memory_given() {
+        for (bytes, count) in [(0, 1), (512 << 10, 1), (4 << 20, 7)] {
+            let cold = ColdReads::new(bytes);
+            assert_eq!(cold.buffers.free.lock().len(), count, "{bytes}");
+            assert!(count == 1 || count as u64 * BUFFER_BYTES <= bytes as u64);
+        }
+    }
+
+    #[test]
+    fn reader_without_a_buffer_waits_for_one_and_a_panic_gives_it_back() {
+        const READERS: usize = 8;
+        let buffers = Buffers::new(2);
+        let (reading, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            let panics = scope.spawn(|| {
+                let _lent = buffers.lend();
+                panic!("one of the readers");
+            });
+            assert!(panics.join().is_err());
+            for _ in 0..READERS {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let mut lent = buffers.lend();
+                        most.fetch_max(reading.fetch_add(1, SeqCst) + 1, SeqCst);
+                        lent.buffer.resize(1, 0);
+                        thread::yield_now();
+                        reading.fetch_sub(1, SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(buffers.free.lock().len(), 2, "all are back");
+        assert!(most.load(SeqCst) <= 2, "{most:?} read at a time");
     }
 }

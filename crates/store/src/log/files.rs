@@ -177,6 +177,35 @@ impl StdFile {
         };
         self.uncached.get_or_init(open).as_ref()
     }
+
+    /// Like [`LogFile::read_past_cache`]; `None` where only the cache can give the bytes.
+    fn read_uncached(
+        &self,
+        out: &mut Vec<u8>,
+        at: u64,
+        bytes: usize,
+    ) -> io::Result<Option<Range<usize>>> {
+        let Some(file) = self.uncached() else { return Ok(None) };
+        let before = at as usize % ALIGNED;
+        let wanted = (before + bytes).next_multiple_of(ALIGNED);
+        out.resize(wanted + ALIGNED, 0);
+        let start = out.as_ptr().align_offset(ALIGNED);
+        // One call: a second one would begin at a place that is not aligned, where the file ends.
+        match file.read_at(&mut out[start..start + wanted], at - before as u64) {
+            Ok(read) if read == wanted || at - before as u64 + read as u64 >= self.len()? => {
+                let first = start + before.min(read);
+                Ok(Some(first..start + read.min(before + bytes)))
+            }
+            // Interrupted, or a file system that opens such files and does not read them.
+            Ok(_) => Ok(None),
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Interrupted) =>
+            {
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
 }
 
 /// Reads up to `out.len()` bytes; less only where the file ends.
@@ -204,28 +233,11 @@ impl LogFile for StdFile {
         at: u64,
         bytes: usize,
     ) -> io::Result<Range<usize>> {
-        let before = at as usize % ALIGNED;
-        let wanted = (before + bytes).next_multiple_of(ALIGNED);
-        out.resize(wanted + ALIGNED, 0);
-        let start = out.as_ptr().align_offset(ALIGNED);
-        if let Some(file) = self.uncached() {
-            // One call: a second one would begin at a place that is not aligned, where the file ends.
-            match file.read_at(&mut out[start..start + wanted], at - before as u64) {
-                Ok(read) if read == wanted || at - before as u64 + read as u64 >= self.len()? => {
-                    let first = start + before.min(read);
-                    return Ok(first..start + read.min(before + bytes));
-                }
-                // Interrupted, or a file system that opens such files and does not read them.
-                Ok(_) => {}
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::InvalidInput | io::ErrorKind::Interrupted
-                    ) => {}
-                Err(e) => return Err(e),
-            }
+        if let Some(range) = self.read_uncached(out, at, bytes)? {
+            return Ok(range);
         }
-        Ok(0..read_all(&self.file, &mut out[..bytes], at)?)
+        out.resize(bytes, 0);
+        Ok(0..read_all(&self.file, out, at)?)
     }
 
     fn read_at_hand(&self, out: &mut [u8], at: u64) -> io::Result<bool> {
@@ -302,6 +314,33 @@ mod tests {
                 let from = bytes.len().min(at as usize);
                 let expected = &bytes[from..bytes.len().min(from + wanted)];
                 assert_eq!(&out[range], expected, "{wanted} bytes at {at}");
+            }
+        }
+    }
+
+    /// A read that the system refuses is made through the cache, so what it gives out does not show it.
+    #[test]
+    fn reads_past_the_cache_are_ones_that_the_system_takes_wherever_they_begin_and_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = fs::File::options().create_new(true).read(true).write(true).open(path);
+        let file = StdFile::new(file.unwrap());
+        let bytes: Vec<u8> = (0..20_001u32).map(|at| (at / 7 % 251) as u8).collect();
+        file.write_at(&bytes, 0).unwrap();
+        if file.uncached().is_none() {
+            eprintln!(
+                "not tested: the temporary folder's file system always reads through the cache"
+            );
+            return;
+        }
+        // Buffers that begin anywhere.
+        for room in [0, 1, 5_000, 70_000] {
+            for (at, wanted) in [(0, 100), (1, 4_096), (4_095, 2), (5_000, 5_000), (19_999, 100)] {
+                let mut out = Vec::with_capacity(room);
+                let range = file.read_uncached(&mut out, at, wanted).unwrap();
+                let range = range.unwrap_or_else(|| panic!("{wanted} bytes at {at} were refused"));
+                let from = at as usize;
+                assert_eq!(out[range], bytes[from..bytes.len().min(from + wanted)], "{at}");
             }
         }
     }

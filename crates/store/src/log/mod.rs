@@ -65,7 +65,7 @@ pub struct LogOptions {
     pub scan_from: PhysicalOffset,
     /// How much room the log may take, and keeps.
     pub room: RoomOptions,
-    /// Memory for the end of the log and for what was read of it last, in bytes.
+    /// Memory for the end of the log and for what was read of it last, in bytes; a quarter more is for reads far behind.
     pub block_bytes: usize,
 }
 

@@ -90,7 +90,7 @@ impl Shared {
             shortage: ShortageCell::default(),
             tail: Blocks::new(block_bytes / 2),
             read_last: Blocks::new(block_bytes / 2),
-            cold: ColdReads::default(),
+            cold: ColdReads::new(block_bytes / 4),
             stopped: OnceLock::new(),
             is_led: Mutex::new(false),
             sync_ended: Condvar::new(),

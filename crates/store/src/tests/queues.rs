@@ -6,7 +6,9 @@ use gantry_model::{PhysicalOffset, QueueId, QueueOffset};
 use gantry_record::{RecordView, tag_hash};
 
 use super::world::{KINDS, Kind, LIMITS, World, commit, draft, push, sync_mode};
-use crate::{AppendError, Batch, Boundary, Bounds, Index, ReadLimits, ReadStatus, Topic};
+use crate::{
+    AppendError, Batch, Boundary, Bounds, Index, ReadError, ReadLimits, ReadStatus, Topic,
+};
 
 #[test]
 fn messages_are_read_back_in_order_from_ring_and_views() {
@@ -386,6 +388,31 @@ fn cold_reads_give_what_other_reads_give_and_bring_the_blocks_of_those_who_follo
         world.store().log.forget_blocks();
         cold(0, 0);
         assert!(world.store().log.has_read_ahead(places[5]), "of every queue");
+    }
+}
+
+#[test]
+fn who_reads_where_cold_reads_have_been_is_sent_to_them_and_nobody_else_is() {
+    for kind in KINDS {
+        let (world, topic, places) = interleaved(kind);
+        let read = |from, is_cold, waits_within| {
+            let limits = ReadLimits { is_cold, waits_within, ..LIMITS };
+            let mut out = bytes::BytesMut::new();
+            let from = QueueOffset(from);
+            world.store().read_queue(&topic, QueueId(0), from, limits, &|_| true, &mut out)
+        };
+        let is_sent_away = |from| match read(from, false, 0) {
+            Err(ReadError::NotAtHand { .. }) => true,
+            other => other.map(|_| false).unwrap(),
+        };
+        world.store().log.forget_blocks();
+        read(0, false, u64::MAX).unwrap();
+        assert!(world.store().log.has_read_ahead(places[5]));
+        assert!(!is_sent_away(1), "{kind:?}: one who may wait brought it");
+        world.store().log.forget_blocks();
+        read(0, true, 0).unwrap();
+        assert!(world.store().log.has_read_ahead(places[5]));
+        assert!(is_sent_away(1), "{kind:?}: a cold read brought it");
     }
 }
 
