@@ -14,11 +14,11 @@ use anyhow::Context as _;
 use rustix::fs::{Advice, fadvise, statvfs};
 
 use super::{
-    ConsumeArgs, LoadArgs, Run, consume,
+    ConsumeArgs, LoadArgs, Run,
     process::Sample,
     produce,
     report::Row,
-    suite::{Owned, RECORD_BYTES, Suite, no_warm_up},
+    suite::{Owned, RECORD_BYTES, Suite, consume_counted, no_warm_up},
     target::{self, Target},
 };
 
@@ -88,7 +88,7 @@ impl<'a> Backlog<'a> {
             window: no_warm_up(),
         };
         let before = Sample::take(pid)?.device_read_bytes;
-        let row = consume(&args, &self.target)?;
+        let row = consume_counted(&args, &self.target)?;
         let read = Sample::take(pid)?.device_read_bytes - before;
         let what = format!("{} MiB cold, {how}", self.mib);
         let mut row = Row { scenario: "W8".into(), what, ..row };

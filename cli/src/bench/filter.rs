@@ -4,10 +4,10 @@
 //! Leaves sending and reading to `bench`.
 
 use super::{
-    ConsumeArgs, EndToEnd, LoadArgs, consume, end_to_end, produce,
+    ConsumeArgs, EndToEnd, LoadArgs, end_to_end, produce,
     report::Row,
     request,
-    suite::{Suite, no_warm_up},
+    suite::{Suite, consume_counted, no_warm_up},
     target,
 };
 
@@ -46,7 +46,7 @@ impl Suite<'_> {
             window: no_warm_up(),
         };
         let what = format!("1 of {TAGS} tags, backlog of {backlog}");
-        let scanned = Row { scenario: "W11".into(), what, ..consume(&read, &target)? };
+        let scanned = Row { scenario: "W11".into(), what, ..consume_counted(&read, &target)? };
         let live = LoadArgs {
             tags: TAGS,
             rate: Some(LIVE_PER_S),

@@ -19,7 +19,7 @@ use super::{
     produce,
     report::Row,
     server::{Server, ServerSettings},
-    target,
+    target::{self, Target},
 };
 use crate::{context::Context, exit::Failure};
 
@@ -338,7 +338,9 @@ impl Suite<'_> {
     fn one_in_flight(&self) -> anyhow::Result<Vec<Row>> {
         let mut rows = self.produce("W3", |load| (load.connections, load.in_flight) = (1, 1))?;
         let echo = self.echo("W3", None)?;
-        rows.iter_mut().for_each(|row| row.compare_with_echo(&echo));
+        for row in &mut rows {
+            row.compare_with_echo(&echo);
+        }
         rows.push(echo);
         Ok(rows)
     }
@@ -359,8 +361,9 @@ impl Suite<'_> {
             let target = target::prepare_at(&subject.nameserver, &load)?;
             let how = EndToEnd { commit: true, ..EndToEnd::default() };
             let mut found = end_to_end("W4", &load, &target, &how)?;
-            let arrived = found.iter_mut().filter(|row| row.what.contains("arrived"));
-            arrived.for_each(|row| row.compare_with_echo(&echo));
+            for arrived in found.iter_mut().filter(|row| row.what.contains("arrived")) {
+                arrived.compare_with_echo(&echo);
+            }
             rows.extend(found);
             rows.push(echo);
         }
@@ -393,11 +396,26 @@ impl Suite<'_> {
             server_pid: subject.pid,
             window: no_warm_up(),
         };
-        Ok(vec![Row { scenario: "W8".into(), ..consume(&read, &target)? }])
+        Ok(vec![Row { scenario: "W8".into(), ..consume_counted(&read, &target)? }])
     }
 }
 
+/// Longest time for a given number of messages; who needs it has failed.
+const COUNTED_MAX: Duration = Duration::from_mins(10);
+
 /// A window that begins at once and ends with the budget of messages.
 pub(super) fn no_warm_up() -> WindowArgs {
-    WindowArgs { warm_up: Duration::ZERO, duration: Duration::from_hours(1) }
+    WindowArgs { warm_up: Duration::ZERO, duration: COUNTED_MAX }
+}
+
+/// Reads as many messages as are asked for, in a window of [`no_warm_up`].
+pub(super) fn consume_counted(args: &ConsumeArgs, target: &Target) -> anyhow::Result<Row> {
+    let row = consume(args, target)?;
+    let seconds = row.measured.as_ref().map_or(0.0, |measured| measured.seconds);
+    anyhow::ensure!(
+        seconds < COUNTED_MAX.as_secs_f64(),
+        "{:?} messages were not read within {COUNTED_MAX:?}",
+        args.count
+    );
+    Ok(row)
 }

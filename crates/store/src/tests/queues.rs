@@ -396,7 +396,7 @@ fn who_reads_where_cold_reads_have_been_is_sent_to_them_and_nobody_else_is() {
     for kind in KINDS {
         let (world, topic, places) = interleaved(kind);
         let read = |from, is_cold, waits_within| {
-            let limits = ReadLimits { is_cold, waits_within, ..LIMITS };
+            let limits = ReadLimits { waits_within, is_cold, ..LIMITS };
             let mut out = bytes::BytesMut::new();
             let from = QueueOffset(from);
             world.store().read_queue(&topic, QueueId(0), from, limits, &|_| true, &mut out)
