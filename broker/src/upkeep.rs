@@ -66,6 +66,7 @@ impl Upkeep {
     /// # Errors
     /// The system gives no thread; those that run are stopped.
     pub(crate) fn start(services: &Arc<Services>) -> io::Result<Self> {
+        services.timers.resume_clock();
         let stop = Arc::new(Stop::default());
         let mut upkeep = Self { services: Arc::clone(services), stop, threads: Vec::new() };
         let bodies: [(&str, Body); 6] = [

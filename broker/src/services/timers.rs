@@ -230,7 +230,6 @@ impl Timers {
     /// Delivers until [`TimerSignal::stop`]; the body of the thread.
     pub fn run(&self) {
         let mut batch = Outbox::default();
-        self.resume_clock();
         while !self.signal.stopped.load(Ordering::Acquire) {
             match self.fire_due(&mut batch) {
                 Ok(0) => self.sleep(),
@@ -250,8 +249,9 @@ impl Timers {
     }
 
     /// A clock that was set back while the broker was stopped holds up none of those that were parked before. What was
-    /// parked behind an earlier jump of that kind bears the log's newest time, and goes by the clock as it is.
-    fn resume_clock(&self) {
+    /// parked behind an earlier jump of that kind bears the log's newest time, and goes by the clock as it is. To be called
+    /// before anything is parked.
+    pub fn resume_clock(&self) {
         let (now, newest_ms) = (self.clock.now(), self.store.newest_time_ms());
         if newest_ms <= now.wall_ms {
             return;
