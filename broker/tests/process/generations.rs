@@ -67,7 +67,7 @@ async fn body(channel: &Channel, code: Code, fields: &[(&str, &str)]) -> Value {
     serde_json::from_slice(&answer.body).unwrap()
 }
 
-/// All that a client can see of topics, groups, offsets, bounds and delay levels.
+/// All that a client can see of topics, groups, offsets and bounds.
 async fn seen(channel: &Channel) -> Vec<String> {
     let mut seen = Vec::new();
     for topic in ["idle", "busy", "delayed", "%RETRY%g1"] {
@@ -88,12 +88,16 @@ async fn seen(channel: &Channel) -> Vec<String> {
         let answer = call(channel, request(Code::QUERY_CONSUMER_OFFSET, &fields)).await;
         seen.push(format!("offset {group} {}", field(&answer, "offset")));
     }
-    let state = body(channel, Code::GET_BROKER_RUNTIME_INFO, &[]).await;
-    for level in [17, 18] {
-        let waiting = &state["table"][format!("scheduleMessageOffset_{level}")];
-        seen.push(format!("level {level} {waiting}"));
-    }
     seen
+}
+
+/// Ends of the queues of two delay levels. Each time that retention carries what waits they grow.
+async fn level_ends(channel: &Channel) -> [u64; 2] {
+    let state = body(channel, Code::GET_BROKER_RUNTIME_INFO, &[]).await;
+    [17, 18].map(|level| {
+        let progress = state["table"][format!("scheduleMessageOffset_{level}")].as_str().unwrap();
+        progress.split_once(',').unwrap().1.parse().unwrap()
+    })
 }
 
 // Waiting for the process blocks the thread, and its clients go on meanwhile.
@@ -108,6 +112,7 @@ async fn clients_see_the_same_when_views_are_rebuilt_after_three_generations_hav
     }
     let before = seen(&channel).await;
     let busy_min = number(&channel, Code::GET_MIN_OFFSET, "busy").await;
+    let levels = level_ends(&channel).await;
     drop(program);
 
     fs::remove_dir_all(dir.path().join("data/views")).unwrap();
@@ -117,6 +122,9 @@ async fn clients_see_the_same_when_views_are_rebuilt_after_three_generations_hav
     assert_eq!(seen(&channel).await, before);
     let busy_min_now = number(&channel, Code::GET_MIN_OFFSET, "busy").await;
     assert!(busy_min_now >= busy_min, "{busy_min_now} after {busy_min}");
+    for (end, before) in level_ends(&channel).await.into_iter().zip(levels) {
+        assert!(end >= before, "{end} after {before}");
+    }
     for code in [Code::GET_MIN_OFFSET, Code::GET_MAX_OFFSET] {
         assert_eq!(number(&channel, code, "idle").await, IDLE_MESSAGES, "{code}");
     }
