@@ -1,6 +1,8 @@
 //! The broker's background threads: sync, views, timers, upkeep.
 //! Invariant: every failure is logged here and counted; a sync that fails makes the broker refuse messages.
-//! Leaves the work itself to store and services.
+//! Leaves the work itself to store and services, and what upkeep does each second to `tend`.
+
+mod tend;
 
 use std::{
     error::Error,
@@ -13,8 +15,9 @@ use std::{
     time::Duration,
 };
 
-use gantry_store::{Now, ViewError};
+use gantry_store::ViewError;
 
+use self::tend::tend;
 use crate::services::{Services, signal::Signal};
 
 /// Entries that one view batch holds.
@@ -30,9 +33,6 @@ const GATHER: Duration = Duration::from_millis(10);
 const UPKEEP_NICE: i32 = 10;
 /// Time between two looks for what became due.
 const TICK: Duration = Duration::from_secs(1);
-/// Time between two runs of the slow upkeep.
-const SLOW_MS: u64 = 10_000;
-
 /// Time in which views that cannot be written may work again. Whatever is no want of space does not pass in a database
 /// that has met it, and another start opens it anew.
 const VIEWS_PATIENCE: Duration = Duration::from_secs(5);
@@ -50,13 +50,21 @@ pub(crate) struct Upkeep {
 #[derive(Default)]
 struct Stop {
     flag: AtomicBool,
-    tick: Signal,
+    /// Wakes upkeep.
+    upkeep: Signal,
+    /// Whether upkeep is to do all that it does each second, and not only what it is woken for.
+    is_round_wanted: AtomicBool,
     scrub: Signal,
 }
 
 impl Stop {
     fn is_set(&self) -> bool {
         self.flag.load(Ordering::Acquire)
+    }
+
+    fn want_round(&self) {
+        self.is_round_wanted.store(true, Ordering::Release);
+        self.upkeep.notify();
     }
 }
 
@@ -99,7 +107,7 @@ impl Upkeep {
         let Self { services, stop, threads } = self;
         stop.flag.store(true, Ordering::Release);
         services.timer_signal.stop();
-        stop.tick.notify();
+        stop.upkeep.notify();
         stop.scrub.notify();
         services.flush_due.notify();
         services.synced.notify();
@@ -149,10 +157,10 @@ fn apply(services: &Services, stop: &Stop) {
         let found = room();
         if found != known {
             known = found;
-            stop.tick.notify();
+            stop.want_round();
         }
         if services.store.is_key_index_due() {
-            stop.tick.notify();
+            stop.upkeep.notify();
         }
         if let Some(due_ms) = services.store.next_due_ms() {
             services.timer_signal.parked(due_ms);
@@ -260,118 +268,4 @@ fn be_nice() {
 fn scrub(services: &Services, stop: &Stop) {
     be_nice();
     crate::scrub::run(services, &|| stop.is_set(), &stop.scrub);
-}
-
-fn tend(services: &Services, stop: &Stop) {
-    be_nice();
-    if let Err(error) = services.store.measure_pending() {
-        failed(services, "measure of what waits", &error);
-    }
-    let mut slow_ms = services.clock.monotonic_ms();
-    let mut newest_segment = services.store.newest_segment();
-    let mut room = Room::default();
-    while !stop.is_set() {
-        stop.tick.wait(TICK);
-        let now = services.clock.now();
-        index_keys(services);
-        // Whoever met the failure may have had nobody to tell.
-        if let Some(cause) = services.store.stopped() {
-            services.lifecycle.fail(&cause);
-        }
-        // A log that has stopped was reported once, and takes no offsets either.
-        if !services.lifecycle.has_failed()
-            && let Err(error) = services.offsets.write_staged(now)
-        {
-            services.lifecycle.note_append_error(&error);
-            failed(services, "write of staged offsets", &error);
-        }
-        if !services.lifecycle.has_failed()
-            && let Err(error) = services.store.hide_expired(now)
-        {
-            failed(services, "hiding of expired messages", &error);
-        }
-        mark_if_idle(services);
-        let is_short = room.look(services);
-        let is_slow = now.monotonic_ms - slow_ms >= SLOW_MS;
-        if is_slow {
-            slow_ms = now.monotonic_ms;
-            services.members.expire(now.monotonic_ms);
-            services.locks.expire(now.monotonic_ms);
-            services.resets.forget_deleted();
-            services.stats.sample(now);
-            services.figures.sample(&services.store, now);
-        }
-        // A full segment asks at once: how far the log passes its size is otherwise a matter of its rate. So do messages
-        // that are refused, unless the last try failed.
-        let rolled = newest_segment != services.store.newest_segment();
-        let is_wanted = rolled || (is_short && room.may_maintain);
-        if is_wanted || is_slow {
-            newest_segment = services.store.newest_segment();
-            room.may_maintain = maintain(services, now);
-        }
-    }
-}
-
-fn index_keys(services: &Services) {
-    // A disk that refuses is tried again with the rest of the upkeep.
-    if !services.lifecycle.has_failed()
-        && services.store.is_key_index_due()
-        && let Err(error) = services.store.index_keys()
-    {
-        failed(services, "index of keys", &error);
-    }
-}
-
-fn mark_if_idle(services: &Services) {
-    if services.lifecycle.has_failed() {
-        return;
-    }
-    if let Err(error) = services.store.mark_if_idle() {
-        failed(services, "mark at the end of the log", &error);
-    }
-}
-
-/// Whether it succeeded.
-fn maintain(services: &Services, now: Now) -> bool {
-    // What a stopped log holds is for recovery to find out: nothing of it is given up.
-    if services.lifecycle.has_failed() {
-        return false;
-    }
-    match services.store.maintain(now) {
-        Ok(done) => tracing::debug!(?done, "store maintained"),
-        Err(error) => {
-            failed(services, "upkeep of the store", &error);
-            return false;
-        }
-    }
-    true
-}
-
-/// What upkeep knows of the log's room.
-#[derive(Default)]
-struct Room {
-    was_short: bool,
-    may_maintain: bool,
-}
-
-impl Room {
-    /// Looks for room, says in the log what has changed, and returns whether messages are refused for want of it.
-    fn look(&mut self, services: &Services) -> bool {
-        if services.lifecycle.has_failed() {
-            return false;
-        }
-        if let Err(error) = services.store.find_room() {
-            failed(services, "look for room", &error);
-        }
-        let shortage = services.store.shortage();
-        match (self.was_short, shortage) {
-            (false, Some(shortage)) => {
-                tracing::error!(%shortage, "messages are refused until there is room");
-            }
-            (true, None) => tracing::info!("there is room: messages are taken again"),
-            _ => {}
-        }
-        self.was_short = shortage.is_some();
-        self.was_short
-    }
 }

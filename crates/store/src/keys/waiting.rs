@@ -42,9 +42,11 @@ impl KeysWaiting {
         self.state.lock().from
     }
 
-    /// Whether it is half full.
-    pub(crate) fn is_due(&self) -> bool {
-        self.state.lock().entries.len() >= self.entries_max / 2
+    /// Whether it is half full, and holds keys of records before `end`.
+    pub(crate) fn is_due(&self, end: PhysicalOffset) -> bool {
+        let state = self.state.lock();
+        let may_go = state.entries.first().is_some_and(|first| first.position < end);
+        may_go && state.entries.len() >= self.entries_max / 2
     }
 
     /// Puts the keys of records before `end`, a record's end, into `out`, unless it begins after `covered`: then keys
@@ -102,10 +104,27 @@ mod tests {
     }
 
     #[test]
+    fn half_full_is_due_once_there_is_a_key_that_may_go_and_empty_is_never() {
+        for entries_max in [0, 1, 4] {
+            let waiting = waiting(entries_max);
+            assert!(!waiting.is_due(PhysicalOffset(u64::MAX)), "{entries_max}");
+        }
+        let waiting = waiting(4);
+        add(&waiting, &[100], 110);
+        assert!(!waiting.is_due(PhysicalOffset(110)));
+        add(&waiting, &[110], 120);
+        assert!(!waiting.is_due(PhysicalOffset(100)));
+        assert!(waiting.is_due(PhysicalOffset(110)));
+        let mut out = Vec::new();
+        assert!(waiting.take(PhysicalOffset(100), PhysicalOffset(110), &mut out));
+        assert!(!waiting.is_due(PhysicalOffset(110)));
+    }
+
+    #[test]
     fn what_is_too_much_is_forgotten_and_nothing_is_taken_across_the_hole() {
         let waiting = waiting(2);
         add(&waiting, &[100, 110], 120);
-        assert!(waiting.is_due());
+        assert!(waiting.is_due(PhysicalOffset(120)));
         add(&waiting, &[120], 130);
         assert_eq!(waiting.from(), PhysicalOffset(130));
         add(&waiting, &[130], 140);

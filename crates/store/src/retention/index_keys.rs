@@ -24,16 +24,21 @@ type VisitKeys<'a> = dyn FnMut(PhysicalOffset, PhysicalOffset, &[u64]) -> Result
 
 impl Store {
     /// Whether so many keys wait for the index that [`Store::index_keys`] should be called soon: when they are too many
-    /// they are forgotten, and the log has to be read for them.
+    /// they are forgotten, and the log has to be read for them. While none of them may be indexed it is not.
     pub fn is_key_index_due(&self) -> bool {
-        self.upkeep.keys_waiting.is_due()
+        self.upkeep.keys_waiting.is_due(self.indexable())
+    }
+
+    /// Before which records may be in the index.
+    fn indexable(&self) -> PhysicalOffset {
+        self.confirmed().min(self.synced())
     }
 
     /// Brings the key index up to what is confirmed and synced, or closer to it, and fills one of its gaps. Returns
     /// whether there is more to do.
     pub fn index_keys(&self) -> Result<bool, RetentionError> {
         let keys = &self.upkeep.keys;
-        let end = self.confirmed().min(self.synced());
+        let end = self.indexable();
         if !self.index_log(end.min(self.upkeep.keys_waiting.from()))? {
             return Ok(true);
         }

@@ -51,6 +51,23 @@ fn each_key_is_found_where_it_is_whether_it_was_gathered_or_read_from_the_log() 
 }
 
 #[test]
+fn index_is_due_while_half_of_the_memory_waits_and_something_of_it_is_synced() {
+    // Room for four keys on their way; each message has two.
+    let world = World::with(Kind::Memory, |options| options.key_bytes = 512);
+    let topic = world.topic("orders", 1);
+    world.settle();
+    for number in 0..3 {
+        assert!(!world.store().is_key_index_due(), "{number}: nothing waits");
+        let position = send(&world, &topic, &format!("m{number}"));
+        assert!(!world.store().is_key_index_due(), "{number}: nothing may be indexed yet");
+        world.store().sync().unwrap();
+        assert!(world.store().is_key_index_due(), "{number}");
+        world.store().index_keys().unwrap();
+        assert_eq!(positions_of(&world, &format!("m{number}")), [position]);
+    }
+}
+
+#[test]
 fn keys_that_were_gathered_are_indexed_without_a_look_at_the_log() {
     let world = World::new(Kind::Memory);
     let topic = world.topic("orders", 1);

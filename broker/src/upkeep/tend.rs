@@ -1,0 +1,255 @@
+//! What upkeep does, each second and each ten: offsets, expiry, room, retention, and the key index when it is due.
+//! Invariant: a wake-up for the key index does nothing else, however often it comes; a log that has stopped is left as
+//! it is.
+//! Leaves to `upkeep` the threads and what wakes this one.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use gantry_model::PhysicalOffset;
+use gantry_store::Now;
+
+use super::{Stop, TICK, be_nice, failed};
+use crate::services::Services;
+
+/// Time between two runs of the slow upkeep.
+const SLOW_MS: u64 = 10_000;
+
+/// The thread.
+pub(super) fn tend(services: &Services, stop: &Stop) {
+    be_nice();
+    if let Err(error) = services.store.measure_pending() {
+        failed(services, "measure of what waits", &error);
+    }
+    let mut tending = Tending::new(services);
+    while !stop.is_set() {
+        stop.upkeep.wait(tending.rest(services.clock.now()));
+        let is_wanted = stop.is_round_wanted.swap(false, Ordering::AcqRel);
+        tending.wake(services, services.clock.now(), is_wanted);
+    }
+}
+
+/// What upkeep knows from one wake-up to the next.
+struct Tending {
+    /// When the last round was.
+    round_ms: u64,
+    slow_ms: u64,
+    newest_segment: Option<PhysicalOffset>,
+    room: Room,
+}
+
+impl Tending {
+    /// Has just done all.
+    fn new(services: &Services) -> Self {
+        let now_ms = services.clock.monotonic_ms();
+        let newest_segment = services.store.newest_segment();
+        Self { round_ms: now_ms, slow_ms: now_ms, newest_segment, room: Room::default() }
+    }
+
+    /// Time until the next round.
+    fn rest(&self, now: Now) -> Duration {
+        TICK.saturating_sub(Duration::from_millis(now.monotonic_ms.saturating_sub(self.round_ms)))
+    }
+
+    /// Indexes keys, and does the whole round if it is time for it or it `is_wanted` before.
+    fn wake(&mut self, services: &Services, now: Now, is_wanted: bool) {
+        index_keys(services);
+        if is_wanted || self.rest(now).is_zero() {
+            self.round_ms = now.monotonic_ms;
+            self.round(services, now);
+        }
+    }
+
+    fn round(&mut self, services: &Services, now: Now) {
+        // Whoever met the failure may have had nobody to tell.
+        if let Some(cause) = services.store.stopped() {
+            services.lifecycle.fail(&cause);
+        }
+        // A log that has stopped was reported once, and takes no offsets either.
+        if !services.lifecycle.has_failed()
+            && let Err(error) = services.offsets.write_staged(now)
+        {
+            services.lifecycle.note_append_error(&error);
+            failed(services, "write of staged offsets", &error);
+        }
+        if !services.lifecycle.has_failed()
+            && let Err(error) = services.store.hide_expired(now)
+        {
+            failed(services, "hiding of expired messages", &error);
+        }
+        mark_if_idle(services);
+        let is_short = self.room.look(services);
+        let is_slow = now.monotonic_ms - self.slow_ms >= SLOW_MS;
+        if is_slow {
+            self.slow_ms = now.monotonic_ms;
+            services.members.expire(now.monotonic_ms);
+            services.locks.expire(now.monotonic_ms);
+            services.resets.forget_deleted();
+            services.stats.sample(now);
+            services.figures.sample(&services.store, now);
+        }
+        // A full segment asks at once: how far the log passes its size is otherwise a matter of its rate. So do messages
+        // that are refused, unless the last try failed.
+        let rolled = self.newest_segment != services.store.newest_segment();
+        let is_wanted = rolled || (is_short && self.room.may_maintain);
+        if is_wanted || is_slow {
+            self.newest_segment = services.store.newest_segment();
+            self.room.may_maintain = maintain(services, now);
+        }
+    }
+}
+
+fn index_keys(services: &Services) {
+    // A disk that refuses is tried again with the rest of the upkeep.
+    if !services.lifecycle.has_failed()
+        && services.store.is_key_index_due()
+        && let Err(error) = services.store.index_keys()
+    {
+        failed(services, "index of keys", &error);
+    }
+}
+
+fn mark_if_idle(services: &Services) {
+    if services.lifecycle.has_failed() {
+        return;
+    }
+    if let Err(error) = services.store.mark_if_idle() {
+        failed(services, "mark at the end of the log", &error);
+    }
+}
+
+/// Whether it succeeded.
+fn maintain(services: &Services, now: Now) -> bool {
+    // What a stopped log holds is for recovery to find out: nothing of it is given up.
+    if services.lifecycle.has_failed() {
+        return false;
+    }
+    match services.store.maintain(now) {
+        Ok(done) => tracing::debug!(?done, "store maintained"),
+        Err(error) => {
+            failed(services, "upkeep of the store", &error);
+            return false;
+        }
+    }
+    true
+}
+
+/// What upkeep knows of the log's room.
+#[derive(Default)]
+struct Room {
+    was_short: bool,
+    may_maintain: bool,
+}
+
+impl Room {
+    /// Looks for room, says in the log what has changed, and returns whether messages are refused for want of it.
+    fn look(&mut self, services: &Services) -> bool {
+        if services.lifecycle.has_failed() {
+            return false;
+        }
+        if let Err(error) = services.store.find_room() {
+            failed(services, "look for room", &error);
+        }
+        let shortage = services.store.shortage();
+        match (self.was_short, shortage) {
+            (false, Some(shortage)) => {
+                tracing::error!(%shortage, "messages are refused until there is room");
+            }
+            (true, None) => tracing::info!("there is room: messages are taken again"),
+            _ => {}
+        }
+        self.was_short = shortage.is_some();
+        self.was_short
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, sync::Arc};
+
+    use gantry_model::{
+        GroupName, QueueId, QueueOffset, TopicConfig, TopicName,
+        settings::{BrokerSettings, Bytes, MemoryLimit},
+    };
+    use gantry_record::{Draft, properties};
+    use gantry_store::{Batch, Index, KeySource, OffsetCommit, Store, StoreOptions, Topic};
+
+    use super::*;
+    use crate::services::clock::Clock;
+
+    const ADDRESS: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
+    /// Services on a store with room for four keys on their way to the index.
+    fn services(dir: &std::path::Path) -> (Services, Arc<Topic>) {
+        let settings = BrokerSettings { data_dir: dir.to_owned(), ..BrokerSettings::default() };
+        let memory = settings.memory_sizes(&MemoryLimit::Setting(Bytes::gib(1))).unwrap();
+        let options = StoreOptions { key_bytes: 512, ..StoreOptions::new(dir) };
+        let clock = Clock::new();
+        let (store, _) = Store::open(options, clock.now()).unwrap();
+        let config = TopicConfig::new(TopicName::new("orders").unwrap(), 1);
+        let topic = store.put_topic(config, clock.now()).unwrap().0;
+        let settings = Arc::new(settings);
+        (Services::new(settings, memory, store, clock, ADDRESS).unwrap(), topic)
+    }
+
+    /// Stores a message with three keys, so that the index is due, and stages an offset.
+    fn make_busy(services: &Services, topic: &Arc<Topic>) {
+        let mut raw = Vec::new();
+        properties::put(&mut raw, "KEYS", "a b c").unwrap();
+        let keys = KeySource { unique: None, keys: Some("a b c") };
+        let draft = Draft {
+            topic: topic.name(),
+            queue: QueueId(0),
+            flag: 0,
+            sys_flag: 0,
+            born_time_ms: 0,
+            born_host: ADDRESS,
+            store_host: ADDRESS,
+            reconsume_times: 0,
+            prepared_offset: 0,
+            body: b"body",
+            properties: &raw,
+        };
+        let mut batch = Batch::new();
+        batch.push(topic, &draft, Index { keys, ..Index::default() }).unwrap();
+        services.store.append(&mut batch, services.clock.now()).unwrap();
+        services.store.sync().unwrap();
+        let group = GroupName::new("readers").unwrap();
+        let (queue, offset) = (QueueId(0), QueueOffset(1));
+        services.store.stage_offset(OffsetCommit { group, topic: topic.id, queue, offset });
+    }
+
+    fn later(from_ms: u64, ms: u64) -> Now {
+        Now { wall_ms: 1_700_000_000_000 + ms, monotonic_ms: from_ms + ms }
+    }
+
+    #[test]
+    fn wake_up_for_the_key_index_does_nothing_else_until_the_second_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (services, topic) = services(dir.path());
+        let mut tending = Tending::new(&services);
+        let begun_ms = tending.round_ms;
+        for ms in [0, 10, 500, 999] {
+            make_busy(&services, &topic);
+            assert!(services.store.is_key_index_due());
+            tending.wake(&services, later(begun_ms, ms), false);
+            assert!(!services.store.is_key_index_due(), "{ms}");
+            assert_eq!(services.store.staged(), 1, "{ms}: the rest was not looked at");
+            assert_eq!(tending.rest(later(begun_ms, ms)), Duration::from_millis(1000 - ms));
+        }
+        tending.wake(&services, later(begun_ms, 1_000), false);
+        assert_eq!(services.store.staged(), 0);
+        assert_eq!(tending.rest(later(begun_ms, 1_000)), TICK);
+    }
+
+    #[test]
+    fn round_that_is_wanted_before_its_time_is_done_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (services, topic) = services(dir.path());
+        let mut tending = Tending::new(&services);
+        make_busy(&services, &topic);
+        tending.wake(&services, later(tending.round_ms, 1), true);
+        assert_eq!(services.store.staged(), 0);
+        assert!(!services.store.is_key_index_due());
+    }
+}
