@@ -129,7 +129,7 @@ pub(crate) fn enters_queue(sys_flag: i32) -> bool {
 
 /// Words by which the record is found.
 pub(crate) fn keys_of<'a>(record: &RecordView<'a>) -> KeySource<'a> {
-    KeySource { unique: record.property(UNIQ_KEY), keys: record.property(KEYS) }
+    keys_in(record.properties_raw().as_bytes())
 }
 
 /// Words by which a record with these properties is found.

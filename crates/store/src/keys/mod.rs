@@ -148,23 +148,10 @@ impl KeyIndex {
         PhysicalOffset(self.state.read().memory.from)
     }
 
-    /// Adds the record at `position`, which ends at `end`, under each of its hashes.
-    ///
-    /// Records come in the order of the log; those that are covered are ignored.
-    pub fn add(&self, position: PhysicalOffset, end: PhysicalOffset, hashes: &[u64]) {
-        let memory = &mut self.state.write().memory;
-        if position.0 < memory.to {
-            return;
-        }
-        memory.entries.extend(hashes.iter().map(|hash| KeyEntry { hash: *hash, position }));
-        memory.to = end.0;
-        memory.give_up_if_full(2 * self.file_entries);
-    }
-
     /// Adds `entries`, the keys of all records up to `to`, a record's end, in the order of the log.
     ///
     /// Those of records that are covered are ignored.
-    pub fn add_all(&self, entries: &[KeyEntry], to: PhysicalOffset) {
+    pub fn add(&self, entries: &[KeyEntry], to: PhysicalOffset) {
         let memory = &mut self.state.write().memory;
         let known = entries.partition_point(|entry| entry.position.0 < memory.to);
         memory.entries.extend_from_slice(&entries[known..]);

@@ -23,11 +23,17 @@ fn hash_of(n: u64) -> u64 {
     n.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
+/// Adds a record of that range under each of its hashes.
+fn add_one(index: &KeyIndex, range: Range<u64>, hashes: &[u64]) {
+    let position = PhysicalOffset(range.start);
+    let entries: Vec<_> = hashes.iter().map(|hash| KeyEntry { hash: *hash, position }).collect();
+    index.add(&entries, PhysicalOffset(range.end));
+}
+
 /// Adds records of 100 bytes from `from` on, each with its own hash and the shared hash 7.
 fn add(index: &KeyIndex, records: Range<u64>) {
     for n in records {
-        let (position, end) = (PhysicalOffset(n * 100), PhysicalOffset(n * 100 + 100));
-        index.add(position, end, &[hash_of(n), 7]);
+        add_one(index, n * 100..n * 100 + 100, &[hash_of(n), 7]);
     }
 }
 
@@ -94,13 +100,13 @@ fn adding_again_what_is_covered_changes_nothing() {
 fn file_is_due_after_64_mib_of_log_or_a_million_entries() {
     let disk = MemoryFiles::new();
     let index = open(&disk, 0);
-    index.add(PhysicalOffset(0), PhysicalOffset(FILE_LOG_BYTES - 1), &[1]);
+    add_one(&index, 0..FILE_LOG_BYTES - 1, &[1]);
     assert!(!index.seal_if_due(EVERYTHING).unwrap());
-    index.add(PhysicalOffset(FILE_LOG_BYTES - 1), PhysicalOffset(FILE_LOG_BYTES), &[]);
+    add_one(&index, FILE_LOG_BYTES - 1..FILE_LOG_BYTES, &[]);
     assert!(index.seal_if_due(EVERYTHING).unwrap());
     assert_eq!((index.size(), index.durable_to().0), ((1, 0), FILE_LOG_BYTES));
     let many = vec![5; FILE_ENTRIES];
-    index.add(PhysicalOffset(FILE_LOG_BYTES), PhysicalOffset(FILE_LOG_BYTES + 100), &many);
+    add_one(&index, FILE_LOG_BYTES..FILE_LOG_BYTES + 100, &many);
     assert!(index.seal_if_due(EVERYTHING).unwrap());
 }
 
@@ -203,8 +209,8 @@ fn memory_is_given_up_when_files_can_never_be_written() {
     let disk = MemoryFiles::new();
     let index = open(&disk, 0);
     let many = vec![5; FILE_ENTRIES];
-    index.add(PhysicalOffset(0), PhysicalOffset(100), &many);
-    index.add(PhysicalOffset(100), PhysicalOffset(200), &many);
+    add_one(&index, 0..100, &many);
+    add_one(&index, 100..200, &many);
     assert_eq!(index.size(), (0, 0));
     assert_eq!(index.gaps(PhysicalOffset(0)), [PhysicalOffset(0)..PhysicalOffset(200)]);
 }
@@ -247,7 +253,7 @@ proptest! {
         let hash = |h: u64| if spread { hash_of(h) } else { h };
         for (n, h) in hashes.iter().enumerate() {
             let position = n as u64 * 10;
-            index.add(PhysicalOffset(position), PhysicalOffset(position + 10), &[hash(*h)]);
+            add_one(&index, position..position + 10, &[hash(*h)]);
             if n % 250 == 0 && seals[n / 250] {
                 index.seal(EVERYTHING).unwrap();
             }

@@ -19,8 +19,8 @@ const ADDED_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of log that one call reads for its keys: a moment's work, after which senders may want room.
 const READ_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-/// Receives a record's position, its end and the hashes of its keys.
-type VisitKeys<'a> = dyn FnMut(PhysicalOffset, PhysicalOffset, &[u64]) -> Result<(), KeyError> + 'a;
+/// Receives the keys of a record and its end.
+type VisitKeys<'a> = dyn FnMut(&[KeyEntry], PhysicalOffset) -> Result<(), KeyError> + 'a;
 
 impl Store {
     /// Whether so many keys wait for the index that [`Store::index_keys`] should be called soon: when they are too many
@@ -45,8 +45,8 @@ impl Store {
         self.index_waiting(end)?;
         if let Some(gap) = keys.gaps(self.log.start()).into_iter().find(|gap| gap.end <= end) {
             let mut entries = Vec::new();
-            self.walk_keys(gap.start..end, gap.end, &mut |position, _, hashes| {
-                entries.extend(hashes.iter().map(|hash| KeyEntry { hash: *hash, position }));
+            self.walk_keys(gap.start..end, gap.end, &mut |keys, _| {
+                entries.extend_from_slice(keys);
                 Ok(())
             })?;
             keys.fill_gap(gap, entries)?;
@@ -59,13 +59,13 @@ impl Store {
         let keys = &self.upkeep.keys;
         let from = keys.covered_to().max(self.log.start());
         let before = from.plus(READ_BYTES_MAX);
-        let reached = self.walk_keys(from..end, before, &mut |position, end, hashes| {
-            keys.add(position, end, hashes);
+        let reached = self.walk_keys(from..end, before, &mut |entries, end| {
+            keys.add(entries, end);
             keys.seal_if_due(end).map(|_| ())
         })?;
         if from < end {
             // Also past damage.
-            keys.add_all(&[], reached);
+            keys.add(&[], reached);
         }
         Ok(reached >= end)
     }
@@ -83,15 +83,15 @@ impl Store {
             let limit = first.position.plus(ADDED_BYTES);
             let (next, after) = rest.split_at(rest.partition_point(|e| e.position < limit));
             let to = after.first().map_or(end, |entry| entry.position);
-            keys.add_all(next, to);
+            keys.add(next, to);
             keys.seal_if_due(to)?;
             rest = after;
         }
-        keys.add_all(&[], end);
+        keys.add(&[], end);
         Ok(())
     }
 
-    /// Gives the hashes of each record of `range` that begins before `before`, and returns where the next one begins. The
+    /// Gives the keys of each record of `range` that begins before `before`, and returns where the next one begins. The
     /// range may begin inside a record, which then is left out; it ends with one.
     fn walk_keys(
         &self,
@@ -99,7 +99,7 @@ impl Store {
         before: PhysicalOffset,
         visit: &mut VisitKeys<'_>,
     ) -> Result<PhysicalOffset, RetentionError> {
-        let mut hashes = Vec::new();
+        let mut entries = Vec::new();
         let mut cursor = self.log.records(range.start, range.end);
         while let Some(walked) = cursor.next()? {
             // Damage holds no keys; readers report it.
@@ -107,10 +107,11 @@ impl Store {
             if position >= before {
                 return Ok(position);
             }
-            hashes.clear();
+            entries.clear();
             let words = change::keys_of(&record).words();
-            hashes.extend(words.map(|word| key_hash(record.topic(), word)));
-            visit(position, position.plus(record.size().into()), &hashes)?;
+            let entry = |word| KeyEntry { hash: key_hash(record.topic(), word), position };
+            entries.extend(words.map(entry));
+            visit(&entries, position.plus(record.size().into()))?;
         }
         Ok(range.end)
     }
