@@ -50,6 +50,13 @@ impl SmallDisk {
         Ok(Self { dir, data })
     }
 
+    /// Mounts it; says why there is none.
+    fn mounted(mib: usize) -> Option<Self> {
+        Self::mount(mib)
+            .inspect_err(|reason| eprintln!("not checked, no file system can be mounted: {reason}"))
+            .ok()
+    }
+
     fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -80,7 +87,13 @@ fn keyed(number: usize, body: &str) -> Command {
     send("orders", &[("KEYS", &format!("order-{number}"))], body)
 }
 
-/// Sends until one is refused; returns how many messages were taken, and the refusal.
+/// Waits until the message is taken: nobody does anything for it.
+async fn take_again(channel: &Channel, message: &Command) {
+    let taken = until(async || (code(channel, message.clone()).await == SUCCESS).then_some(()));
+    tokio::time::timeout(RESUME, taken).await.expect("sends go on by themselves");
+}
+
+/// Sends until one is refused for want of room; returns how many messages were taken, and the refusal.
 async fn fill(channel: &Channel) -> (usize, Command) {
     let body = "m".repeat(BODY_BYTES);
     let mut taken = 0;
@@ -90,6 +103,7 @@ async fn fill(channel: &Channel) -> (usize, Command) {
             join_all(sends).await.into_iter().partition(|answer| answer.code == SUCCESS);
         taken += good.len();
         if let Some(refused) = bad.into_iter().next() {
+            assert_eq!(refused.code, NOT_AVAILABLE, "{refused:?}");
             return (taken, refused);
         }
     }
@@ -117,16 +131,12 @@ async fn max_offset(channel: &Channel) -> usize {
 
 #[tokio::test]
 async fn log_and_views_on_one_full_disk_keep_acks_and_reads_and_sends_go_on_when_there_is_space() {
-    let disk = match SmallDisk::mount(192) {
-        Ok(disk) => disk,
-        Err(reason) => return eprintln!("not checked, no file system can be mounted: {reason}"),
-    };
+    let Some(disk) = SmallDisk::mounted(192) else { return };
     let ballast = disk.ballast("ballast", 64);
     let mut program = Program::serving(disk.dir(), "");
     let channel = program.connect().await;
     call(&channel, heartbeat("c", "g", &[])).await;
     let (taken, refused) = fill(&channel).await;
-    assert_eq!(refused.code, NOT_AVAILABLE, "{refused:?}");
     let said = refused.remark.unwrap();
     assert!(said.contains("the log is full"), "{said}");
     assert!(taken * BODY_BYTES > 48 * MIB, "{taken}");
@@ -149,9 +159,7 @@ async fn log_and_views_on_one_full_disk_keep_acks_and_reads_and_sends_go_on_when
 
     fs::remove_file(rest).unwrap();
     fs::remove_file(ballast).unwrap();
-    let resumed =
-        until(async || (code(&channel, keyed(taken, "again")).await == SUCCESS).then_some(()));
-    tokio::time::timeout(RESUME, resumed).await.expect("sends go on by themselves");
+    take_again(&channel, &keyed(taken, "again")).await;
     commit(&channel, "g", taken).await;
     assert_eq!(max_offset(&channel).await, taken + 1);
 
@@ -168,19 +176,13 @@ async fn log_and_views_on_one_full_disk_keep_acks_and_reads_and_sends_go_on_when
 
 #[tokio::test]
 async fn full_disk_lets_the_oldest_go_out_of_the_reserve_where_they_may() {
-    let disk = match SmallDisk::mount(192) {
-        Ok(disk) => disk,
-        Err(reason) => return eprintln!("not checked, no file system can be mounted: {reason}"),
-    };
+    let Some(disk) = SmallDisk::mounted(192) else { return };
     let _ballast = disk.ballast("ballast", 48);
     let program = Program::serving(disk.dir(), "on_full: delete_oldest");
     let channel = program.connect().await;
     for _ in 0..2 {
-        let (_, refused) = fill(&channel).await;
-        assert_eq!(refused.code, NOT_AVAILABLE, "{refused:?}");
-        let resumed =
-            until(async || (code(&channel, keyed(0, "x")).await == SUCCESS).then_some(()));
-        tokio::time::timeout(RESUME, resumed).await.expect("the oldest go by themselves");
+        fill(&channel).await;
+        take_again(&channel, &keyed(0, "x")).await;
     }
     let query = [("topic", "orders"), ("queueId", "0")];
     let min = call(&channel, request(RequestCode::GET_MIN_OFFSET, &query)).await;

@@ -47,35 +47,49 @@ fn store_time_never_goes_back_whichever_way_the_clock_jumps_and_also_across_a_re
     assert_eq!(last.0, 5, "what was stored after the clock went back is found by time");
 }
 
+const MESSAGES: usize = 60;
+
+/// A store that keeps messages for half an hour, and holds some.
+fn filled() -> FaultWorld {
+    let world = FaultWorld::with(Flush::Sync, |options| options.retention.age_ms = 30 * MINUTE_MS);
+    send_large(&world, MESSAGES);
+    world
+}
+
+fn send_large(world: &FaultWorld, count: usize) {
+    let topic = world.topic("orders");
+    for number in 0..count {
+        world.send(&topic, &format!("{number} {}", "x".repeat(2000))).unwrap();
+    }
+    world.settle();
+}
+
+/// All messages, just stored, are kept for nearly half an hour, and not for two hours more.
+fn assert_lets_go_in_time(mut world: FaultWorld, by_ms: i64) {
+    for _ in 0..2 {
+        // 28 minutes have passed by the second look.
+        world.store.maintain(world.now).unwrap();
+        assert_eq!(world.bodies("orders").len(), MESSAGES, "{by_ms}");
+        world.now = later(world.now, 27 * MINUTE_MS);
+    }
+    // Behind the messages is what the segment that is written next begins with.
+    send_large(&world, MESSAGES / 2);
+    // A clock that was set back needs as long to come back to where it was.
+    world.now = later(world.now, 2 * HOUR_MS);
+    for _ in 0..3 {
+        world.store.maintain(world.now).unwrap();
+        world.settle();
+    }
+    let kept = world.bodies("orders").len();
+    assert!(kept < MESSAGES, "{by_ms}: {kept}");
+}
+
 #[test]
 fn clock_that_jumps_either_way_lets_go_of_nothing_early_and_of_everything_in_time() {
     for by_ms in [HOUR_MS as i64, -(HOUR_MS as i64)] {
-        let mut world =
-            FaultWorld::with(Flush::Sync, |options| options.retention.age_ms = 30 * MINUTE_MS);
-        let topic = world.topic("orders");
-        for number in 0..60 {
-            world.send(&topic, &format!("{number} {}", "x".repeat(2000))).unwrap();
-        }
-        world.settle();
+        let mut world = filled();
         world.now = jumped(later(world.now, MINUTE_MS), by_ms);
-        for _ in 0..2 {
-            // 28 minutes have passed by the second look.
-            world.store.maintain(world.now).unwrap();
-            assert_eq!(world.bodies("orders").len(), 60, "{by_ms}");
-            world.now = later(world.now, 27 * MINUTE_MS);
-        }
-        // Behind the messages is what the segment that is written next begins with.
-        for _ in 0..30 {
-            world.send(&topic, &"y".repeat(2000)).unwrap();
-        }
-        world.settle();
-        // A clock that was set back needs as long to come back to where it was.
-        world.now = later(world.now, 2 * HOUR_MS);
-        for _ in 0..3 {
-            world.store.maintain(world.now).unwrap();
-            world.settle();
-        }
-        assert!(world.bodies("orders").len() < 60, "{by_ms}: {}", world.bodies("orders").len());
+        assert_lets_go_in_time(world, by_ms);
     }
 }
 
@@ -83,31 +97,12 @@ fn clock_that_jumps_either_way_lets_go_of_nothing_early_and_of_everything_in_tim
 fn restart_over_a_clock_that_was_set_either_way_lets_go_of_nothing_early_and_of_everything_in_time()
 {
     for by_ms in [HOUR_MS as i64, -(HOUR_MS as i64)] {
-        let world =
-            FaultWorld::with(Flush::Sync, |options| options.retention.age_ms = 30 * MINUTE_MS);
-        let topic = world.topic("orders");
-        for number in 0..60 {
-            world.send(&topic, &format!("{number} {}", "x".repeat(2000))).unwrap();
-        }
-        world.settle();
+        let world = filled();
         // The monotonic clock begins anew with the process.
         let now = Now { monotonic_ms: 0, ..jumped(later(world.now, MINUTE_MS), by_ms) };
         let views = Arc::new(world.views.after_crash());
-        let mut world = FaultWorld::on(world.disk.clone(), views, world.options.clone(), now);
-        for _ in 0..2 {
-            world.store.maintain(world.now).unwrap();
-            assert_eq!(world.bodies("orders").len(), 60, "{by_ms}");
-            world.now = later(world.now, 27 * MINUTE_MS);
-        }
-        let topic = world.store.topic("orders").unwrap();
-        (0..30).for_each(|_| _ = world.send(&topic, &"y".repeat(2000)).unwrap());
-        world.settle();
-        world.now = later(world.now, 2 * HOUR_MS);
-        for _ in 0..3 {
-            world.store.maintain(world.now).unwrap();
-            world.settle();
-        }
-        assert!(world.bodies("orders").len() < 60, "{by_ms}: {}", world.bodies("orders").len());
+        let world = FaultWorld::on(world.disk.clone(), views, world.options.clone(), now);
+        assert_lets_go_in_time(world, by_ms);
     }
 }
 
