@@ -2,16 +2,19 @@
 //! Invariant: one pass over the text of a usual message, and no copy but the stored one.
 //! Leaves the meaning of a message's topic to `send`. Source: RocketMQ remoting, request code 310.
 
-use gantry_model::properties::{
-    CLUSTER, CRC32, DELAY, ENDS, INNER_NUM, KEYS, MSG_REGION, POP_CK, REAL_QUEUE_ID, REAL_TOPIC,
-    SHARDING_KEY, TAGS, TIMER_DELAY_MS, TIMER_DELAY_SEC, TIMER_DELIVER_MS, TRACE_ON,
-    TRANSACTION_PREPARED, UNIQ_KEY, WAIT,
+use gantry_model::{
+    QueueId,
+    properties::{
+        CLUSTER, CRC32, DELAY, ENDS, INNER_NUM, KEYS, MSG_REGION, POP_CK, REAL_QUEUE_ID,
+        REAL_TOPIC, SHARDING_KEY, TAGS, TIMER_DELAY_MS, TIMER_DELAY_SEC, TIMER_DELIVER_MS,
+        TRACE_ON, TRANSACTION_PREPARED, UNIQ_KEY, WAIT,
+    },
 };
 use gantry_record::{
-    UniqueIds,
+    RecordView, UniqueIds,
     properties::{self, VALUE_END},
 };
-use gantry_store::{Index, KeySource, Now, change::TIMER_OUT_MS};
+use gantry_store::{Index, KeySource, Now, Topic, change::TIMER_OUT_MS};
 
 /// Key that asks to cancel a timed message.
 const TIMER_CANCEL: &str = "TIMER_DEL_UNIQKEY";
@@ -205,6 +208,19 @@ pub fn index<'a>(stored: &'a [u8], unique: std::ops::Range<usize>, seen: &Seen<'
     let unique = std::str::from_utf8(&stored[unique]).ok().filter(|id| !id.is_empty());
     let keys = KeySource { unique, keys: seen.keys };
     Index { tag_hash: seen.tag_hash(), keys, ..Index::default() }
+}
+
+/// Appends what a parked message must know: where it goes, and when.
+pub(super) fn park(properties: &mut Vec<u8>, topic: &Topic, queue: QueueId, due_ms: u64) {
+    put(properties, REAL_TOPIC, topic.name());
+    put_number(properties, REAL_QUEUE_ID, queue.0.into());
+    put_number(properties, TIMER_OUT_MS, due_ms);
+}
+
+/// What the views learn of a message that is stored again with the properties of an earlier record.
+pub(super) fn index_of_record<'a>(record: &RecordView<'a>) -> Index<'a> {
+    let keys = KeySource { unique: record.property(UNIQ_KEY), keys: record.property(KEYS) };
+    Index { tag_hash: record.tag_hash().into(), keys, ..Index::default() }
 }
 
 #[cfg(test)]

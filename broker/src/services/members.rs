@@ -3,6 +3,8 @@
 //! `EXPIRY_MS`; every member of a group sees the same list.
 //! Leaves the way to a client to the front door that it came through. Source: RocketMQ remoting, request code 34.
 
+mod beat;
+
 use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +16,8 @@ use gantry_model::{GroupName, TopicName};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 
-use super::{filter::TagFilter, hold::Owner};
+pub use self::beat::{ConsumeType, ConsumerBeat, ExpressionKind, MessageModel, Subscription};
+use super::hold::Owner;
 
 /// A client that was not heard of for this long is gone.
 pub const EXPIRY_MS: u64 = 120_000;
@@ -33,85 +36,6 @@ pub trait Client: Send + Sync {
     fn as_any(&self) -> Option<&dyn Any> {
         None
     }
-}
-
-/// What kind of consumer a group has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConsumeType {
-    /// The application asks for messages itself.
-    Pull,
-    /// The client asks and calls the application.
-    Push,
-    /// The broker hands out messages one by one.
-    Pop,
-}
-
-/// Whether each message goes to one member or to all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MessageModel {
-    /// To all; members keep their offsets themselves.
-    Broadcasting,
-    /// To one.
-    Clustering,
-}
-
-/// In which language an expression is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExpressionKind {
-    /// Tags separated by `||`.
-    Tag,
-    /// Any other, by its name.
-    Other(String),
-}
-
-impl ExpressionKind {
-    /// The kind of that name; none or an empty one is `TAG`.
-    pub fn named(name: Option<&str>) -> Self {
-        match name {
-            None | Some("" | "TAG") => Self::Tag,
-            Some(other) => Self::Other(other.into()),
-        }
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Tag => "TAG",
-            Self::Other(name) => name,
-        }
-    }
-}
-
-/// What a group wants of one topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subscription {
-    /// The topic.
-    pub topic: TopicName,
-    /// The expression as the client wrote it.
-    pub expression: String,
-    /// Its language.
-    pub kind: ExpressionKind,
-    /// The expression as a filter; of another language: everything.
-    pub filter: TagFilter,
-    /// When the client changed it last; the newest wins.
-    pub version: i64,
-}
-
-/// What one consumer says of itself and its group.
-#[derive(Debug, Clone)]
-pub struct ConsumerBeat {
-    /// The group.
-    pub group: GroupName,
-    /// Kind of consumer.
-    pub consume_type: ConsumeType,
-    /// Who gets a message.
-    pub model: MessageModel,
-    /// Where the group starts without an offset, as the client wrote it.
-    pub consume_from: String,
-    /// All its subscriptions.
-    pub subscriptions: Vec<Subscription>,
-    /// Whether the group's members are told of changes.
-    pub notify: bool,
 }
 
 /// Who sends a heartbeat.
@@ -438,6 +362,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::services::filter::TagFilter;
 
     #[derive(Default)]
     struct Fake {

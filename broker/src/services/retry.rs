@@ -12,10 +12,10 @@ use gantry_record::{Draft, RecordError, RecordView, properties};
 use gantry_store::{AppendError, EncodeError, Now, ReadError, Ticket, Topic};
 
 use super::{
-    compose::{DELAY_KEYS, PARK_KEYS, put, put_number},
+    compose::{DELAY_KEYS, PARK_KEYS, index_of_record, park, put, put_number},
     groups::GroupError,
     outbox::Outbox,
-    send::{Sends, index_of_record, park},
+    send::Sends,
     timers::Due,
     topics::{SCHEDULE_TOPIC, TopicError},
 };
