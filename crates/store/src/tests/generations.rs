@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use gantry_model::{GroupConfig, GroupName, QueueId, QueueOffset};
+use gantry_model::{GroupConfig, GroupName, QueueId, QueueOffset, properties::REAL_TOPIC};
+use gantry_record::RecordView;
 
 use super::world::{KINDS, Kind, World, commit, kept_entries};
 use crate::{
     AppendError,
+    change::TIMER_OUT_MS,
     image::{self, ImageAt},
     log::Walked,
 };
@@ -19,6 +21,13 @@ const FEW: u32 = 2;
 
 /// State of every sort, then so much traffic that the log has forgotten where that state was made, some times over.
 fn aged(kind: Kind, generations: u32) -> World {
+    let mut world = young(kind);
+    grow_old(&mut world, kind, generations);
+    world
+}
+
+/// State of every sort.
+fn young(kind: Kind) -> World {
     let mut world = World::with(kind, |options| options.retention.age_ms = HOUR_MS);
     let idle = world.topic("idle", 1);
     for n in 0..IDLE_MESSAGES {
@@ -40,6 +49,10 @@ fn aged(kind: Kind, generations: u32) -> World {
     world.store().delete_topic("reborn", world.now()).unwrap();
     let reborn = world.topic("reborn", 2);
     world.send(&reborn, 1, "second life");
+    world
+}
+
+fn grow_old(world: &mut World, kind: Kind, generations: u32) {
     for generation in 1..=generations {
         let start = world.store().log_start();
         let busy = world.topic("busy", 3);
@@ -54,7 +67,21 @@ fn aged(kind: Kind, generations: u32) -> World {
         }
         assert!(world.store().log_start() > start, "{kind:?}: generation {generation} stays");
     }
-    world
+}
+
+/// What waits for a time: everything of each message but its place in the log and in its queue, by due time.
+fn waiting(world: &World) -> Vec<String> {
+    world.settle();
+    let timers = world.store().due_timers(u64::MAX - 1, 1000).unwrap();
+    let waiting = timers.into_iter().map(|timer| {
+        assert!(timer.position >= world.store().log_start(), "{timer:?}");
+        let bytes = world.store().read_record(timer.position).unwrap().unwrap();
+        let record = RecordView::parse(&bytes).unwrap();
+        let told = [TIMER_OUT_MS, REAL_TOPIC].map(|key| record.property(key));
+        let (topic, queue, body) = (record.topic(), record.queue(), record.body());
+        format!("{topic} {queue:?} due {}: {told:?} {body:?}", timer.due_ms)
+    });
+    waiting.collect()
 }
 
 fn entries(world: &World) -> Vec<String> {
@@ -131,17 +158,16 @@ fn next_message_of_an_idle_queue_gets_offset_1000_after_all_of_its_messages_have
 fn pending_timers_survive_every_generation_and_each_fires_once() {
     for kind in KINDS {
         for is_rebuilt in [false, true] {
-            let mut world = aged(kind, FEW);
-            if is_rebuilt {
-                world.lose_views();
-            }
+            let mut world = young(kind);
+            let before = waiting(&world);
+            assert_eq!(before.len() as u64, TIMERS);
+            grow_old(&mut world, kind, FEW);
+            let report = if is_rebuilt { world.lose_views() } else { world.kill() };
+            assert_eq!(report.views_rebuilt, is_rebuilt);
+            assert_eq!(waiting(&world), before, "{kind:?}");
             let timers = world.store().due_timers(u64::MAX - 1, 1000).unwrap();
-            let due: Vec<_> = timers.iter().map(|timer| timer.due_ms).collect();
-            assert_eq!(due, (10..10 + TIMERS).collect::<Vec<_>>(), "{kind:?}");
             let idle = world.store().topic("idle").unwrap();
             for timer in &timers {
-                assert!(timer.position >= world.store().log_start());
-                assert!(world.store().read_record(timer.position).unwrap().is_some());
                 world.fire(&idle, timer.due_ms, timer.position).unwrap();
                 let again = world.fire(&idle, timer.due_ms, timer.position);
                 assert!(matches!(again, Err(AppendError::AlreadyEnded { .. })), "{again:?}");
