@@ -12,6 +12,7 @@ mod generations;
 mod health;
 mod memory;
 mod pause;
+mod priorities;
 mod program;
 mod stop;
 #[allow(dead_code, reason = "shared with the tests of the remoting port, which use all of it")]

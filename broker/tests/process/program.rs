@@ -112,6 +112,21 @@ impl Program {
         (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
     }
 
+    /// How nice each thread is, by its name: the higher, the lower its priority. Of several with one name any.
+    pub(crate) fn nice_values(&self) -> BTreeMap<String, i32> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        // A thread may end meanwhile.
+        let stats =
+            tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        let nice_value = |stat: String| {
+            // `number (name) state …`; the value is the 17th behind the name.
+            let (head, fields) = stat.rsplit_once(") ").unwrap();
+            let name = head.split_once('(').unwrap().1;
+            (name.to_owned(), fields.split(' ').nth(16).unwrap().parse().unwrap())
+        };
+        stats.map(nice_value).collect()
+    }
+
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
     }
