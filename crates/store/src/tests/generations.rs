@@ -28,7 +28,7 @@ fn aged(kind: Kind, generations: u32) -> World {
 
 /// State of every sort.
 fn young(kind: Kind) -> World {
-    let mut world = World::with(kind, |options| options.retention.age_ms = HOUR_MS);
+    let world = World::with(kind, |options| options.retention.age_ms = HOUR_MS);
     let idle = world.topic("idle", 1);
     for n in 0..IDLE_MESSAGES {
         world.send(&idle, 0, &format!("idle-{n}"));
