@@ -50,7 +50,7 @@ use self::{
     end_to_end::{EndToEnd, end_to_end},
     load::Shared,
     measure::{join, observe},
-    produce::{Run, check_rate, produce, send, shape},
+    produce::{Run, check_rate, connect_all, produce, send, shape},
     report::{Row, table},
 };
 use crate::{context::Context, output, progress::Progress};

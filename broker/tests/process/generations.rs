@@ -167,8 +167,7 @@ fn waiting_in_copy(data: &Path, has_views: bool) -> Waiting {
 fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let name = entry.file_name();
-        fs::copy(entry.path(), to.join(&name)).unwrap_or_else(|error| panic!("{name:?}: {error}"));
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     args::ConsumeArgs,
     load::Shared,
     measure::{join, observe},
-    produce::open,
+    produce::connect_all,
     pull::{self, PullShape},
     report::Row,
     target::Target,
@@ -21,7 +21,7 @@ use crate::progress::Progress;
 
 pub(super) fn consume(args: &ConsumeArgs, target: &Target) -> anyhow::Result<Row> {
     let shared = Shared::new(args.count);
-    let connections = open(target, args.connections.min(target.queues))?;
+    let connections = connect_all(target, args.connections.min(target.queues))?;
     let shapes: Vec<_> = (0..connections.len())
         .map(|index| PullShape {
             group: args.group.clone(),

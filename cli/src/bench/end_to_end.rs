@@ -17,7 +17,7 @@ use super::{
     load::{Outcome, Shared},
     measure::{self, Measured, join},
     one_thread::{self, Side},
-    produce::{check_rate, describe, open, send, shape},
+    produce::{check_rate, connect_all, describe, send, shape},
     pull::{self, PullShape},
     report::Row,
     request::{self, SendShape},
@@ -57,7 +57,8 @@ pub(crate) fn end_to_end(
     if let Some(lead_max) = how.lead_max {
         senders = senders.ahead_of(&readers, lead_max, u64::from(how.groups));
     }
-    let (sending, reading) = (open(target, args.connections)?, open(target, how.groups)?);
+    let (sending, reading) =
+        (connect_all(target, args.connections)?, connect_all(target, how.groups)?);
     let run = rand::random();
     let topic = target.topics.first().context("there is at least one topic")?;
     let pulls: Vec<_> = (0..how.groups)

@@ -67,7 +67,7 @@ pub(crate) fn produce(args: &LoadArgs, target: &Target) -> anyhow::Result<Run> {
     check_rate(args.rate)?;
     let shared = Shared::new(args.count).in_batches(args.batch);
     let progress = Progress::spinner();
-    let connections = open(target, args.connections)?;
+    let connections = connect_all(target, args.connections)?;
     let run = rand::random();
     Ok(thread::scope(|scope| {
         let threads: Vec<_> = connections
@@ -106,6 +106,6 @@ pub(super) fn check_rate(rate: Option<f64>) -> anyhow::Result<()> {
     }
 }
 
-pub(super) fn open(target: &Target, connections: u32) -> io::Result<Vec<TcpStream>> {
+pub(super) fn connect_all(target: &Target, connections: u32) -> io::Result<Vec<TcpStream>> {
     (0..connections).map(|_| connect(target.address)).collect()
 }

@@ -14,10 +14,9 @@ use gantry_client::{Admin, Client, Message, Producer, ProducerSettings, PullRead
 use gantry_model::{GroupName, TopicName};
 
 use super::{
-    LoadArgs,
+    LoadArgs, connect_all,
     load::Shared,
     measure::join,
-    open,
     report::Row,
     request::{body, number_of},
     send,
@@ -64,7 +63,7 @@ pub(crate) fn load_and_kill(
     messages: u64,
 ) -> anyhow::Result<Promised> {
     let target = target::prepare_at(&server.nameserver, args)?;
-    let connections = open(&target, args.connections)?;
+    let connections = connect_all(&target, args.connections)?;
     let (shared, run, progress) = (Shared::until_killed(), rand::random(), Progress::of(messages));
     let outcome = thread::scope(|scope| {
         let threads: Vec<_> = connections
