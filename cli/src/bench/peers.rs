@@ -57,6 +57,9 @@ pub(crate) struct PeersArgs {
     /// Topic that slow readers read; it should hold messages.
     #[arg(long, default_value = "gantry-bench")]
     topic: String,
+    /// Offset in queue 0 that slow readers ask for; one that is there brings 32 messages an answer.
+    #[arg(long, default_value_t = 0)]
+    queue_offset: u64,
     /// Folder of files that `frames` changes and sends, besides the frames it makes itself.
     #[arg(long)]
     corpus: Option<PathBuf>,
@@ -115,7 +118,7 @@ fn half_a_frame() -> Vec<u8> {
 
 /// Keeps each connection full of pulls and reads one byte a second of the answers.
 fn slow_readers(args: &PeersArgs, end: Instant) -> io::Result<u64> {
-    let pulls = pull_frame(&args.topic).repeat(PULLS_AT_ONCE);
+    let pulls = pull_frame(&args.topic, args.queue_offset).repeat(PULLS_AT_ONCE);
     let mut streams = connect_all(args)?
         .into_iter()
         .map(|stream| Asking::new(args.address, stream))
@@ -179,15 +182,16 @@ impl Asking {
     }
 }
 
-fn pull_frame(topic: &str) -> Vec<u8> {
+fn pull_frame(topic: &str, offset: u64) -> Vec<u8> {
     let header = format!(
         concat!(
             r#"{{"code":11,"extFields":{{"consumerGroup":"slow-readers","topic":"{topic}","queueId":"0","#,
-            r#""queueOffset":"0","maxMsgNums":"32","sysFlag":"4","commitOffset":"0","#,
+            r#""queueOffset":"{offset}","maxMsgNums":"32","sysFlag":"4","commitOffset":"0","#,
             r#""suspendTimeoutMillis":"15000","subscription":"*","subVersion":"0"}},"flag":0,"#,
             r#""language":"JAVA","opaque":7,"serializeTypeCurrentRPC":"JSON","version":479}}"#,
         ),
-        topic = topic
+        topic = topic,
+        offset = offset
     );
     frame(header.as_bytes(), &[])
 }

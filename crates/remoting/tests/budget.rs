@@ -32,6 +32,8 @@ const LONG: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Giver {
     late_made: Arc<AtomicUsize>,
+    /// Requests taken.
+    taken: AtomicUsize,
 }
 
 impl Service for Giver {
@@ -66,6 +68,7 @@ impl Service for Giver {
             }
         }
         requests.drain(..taken);
+        self.taken.fetch_add(taken, Ordering::SeqCst);
     }
 
     fn closed(&self, _connection: &Arc<Connection>) {}
@@ -126,6 +129,12 @@ impl World {
 fn wire(code: RequestCode, count: usize) -> Vec<u8> {
     let mut wire = BytesMut::new();
     Command::request(code).encode(&mut wire).unwrap();
+    wire.repeat(count)
+}
+
+fn echoes(count: usize, body_bytes: usize) -> Vec<u8> {
+    let mut wire = BytesMut::new();
+    Command::request(ECHO).with_body(vec![7; body_bytes]).encode(&mut wire).unwrap();
     wire.repeat(count)
 }
 
@@ -206,6 +215,46 @@ async fn late_answers_wait_for_a_peer_that_does_not_read_and_all_of_them_arrive(
     }
     assert_eq!(made(), COUNT);
     drop((good, socket));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn peers_that_do_not_read_keep_no_buffers_from_those_that_do() {
+    let world = World::new().await;
+    let good = world.channel().await;
+    let mut slow = Vec::new();
+    let busy = echoes(1000, 1000);
+    for _ in 0..16 {
+        let mut socket = world.small_socket().await;
+        // Each has buffers of a busy connection when it stops to read.
+        let (mut answers, mut requests) = socket.split();
+        let mut buffer = vec![0; busy.len()];
+        tokio::select! {
+            written = requests.write_all(&busy) => written.unwrap(),
+            () = async { while answers.read(&mut buffer).await.unwrap() > 0 {} } => panic!("closed"),
+        }
+        // It may be the one that is closed.
+        let _ = socket.write_all(&wire(LARGE, 400)).await;
+        slow.push(socket);
+    }
+    let taken = || world.service.taken.load(Ordering::SeqCst);
+    let asked = 50;
+    // Until nothing is done for them any more.
+    let mut before = 0;
+    loop {
+        for _ in 0..asked {
+            world.check_good_client(&good).await;
+        }
+        if taken() == before + asked {
+            break;
+        }
+        before = taken();
+    }
+    let held = world.server.held_bytes();
+    // What waits may be so much; the other half is free but for the good client's.
+    assert!(held <= HELD_MAX / 2 + 64 * 1024, "{held} bytes held");
+    assert!(held >= ANSWER_BYTES, "{held} bytes held: they wait");
+    drop((good, slow));
     world.stop().await;
 }
 

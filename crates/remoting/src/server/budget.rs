@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -15,6 +15,8 @@ use super::{CloseReason, Connection};
 
 /// What is counted: whole steps of that many bytes.
 const STEP_BYTES: usize = 4 * 1024;
+/// Time between two lines of the log about closed connections.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// Answers of one hand-over while much is held, besides one: a reader that is slow holds little then.
 const TIGHT_ANSWER_BYTES: usize = 16 * 1024;
 
@@ -25,13 +27,34 @@ pub(super) struct Budget {
     kept: AtomicUsize,
     waiting: AtomicUsize,
     began: Instant,
-    relief: Mutex<()>,
+    relief: Mutex<Relief>,
+}
+
+/// What was done against too much, and told.
+#[derive(Debug, Default)]
+struct Relief {
+    /// Connections that were closed since it was last told.
+    closed: u64,
+    told: Option<Instant>,
+}
+
+impl Relief {
+    /// Adds to the closed ones; says how many to tell of if it is time to tell again.
+    fn tell(&mut self, closed: u64, now: Instant) -> Option<u64> {
+        self.closed += closed;
+        let is_time = self.told.is_none_or(|told| now - told >= TELL_INTERVAL);
+        if self.closed == 0 || !is_time {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.closed))
+    }
 }
 
 impl Budget {
     pub(super) fn new(bytes_max: usize) -> Self {
         let (kept, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { bytes_max, kept, waiting, began: Instant::now(), relief: Mutex::new(()) }
+        Self { bytes_max, kept, waiting, began: Instant::now(), relief: Mutex::default() }
     }
 
     /// Bytes held at present, kept buffers included.
@@ -41,8 +64,12 @@ impl Budget {
 
     /// How many bytes of answers one hand-over may bring, at most `most`.
     pub(super) fn answer_bytes(&self, most: usize) -> usize {
-        let is_tight = self.waiting.load(Relaxed) > self.bytes_max / 4;
-        if is_tight { most.min(TIGHT_ANSWER_BYTES) } else { most }
+        if self.is_tight() { most.min(TIGHT_ANSWER_BYTES) } else { most }
+    }
+
+    /// Whether so much waits for peers that each is to hold little.
+    pub(super) fn is_tight(&self) -> bool {
+        self.waiting.load(Relaxed) > self.bytes_max / 4
     }
 
     fn is_exceeded(&self) -> bool {
@@ -50,13 +77,21 @@ impl Budget {
     }
 
     /// Closes connections, those first that have held something for the longest, if too much waits for peers.
-    /// Returns how many.
-    pub(super) fn relieve(&self, connections: &Mutex<HashMap<u64, Arc<Connection>>>) -> u64 {
+    /// Returns how many were closed since it said so last, at most once a second.
+    pub(super) fn relieve(
+        &self,
+        connections: &Mutex<HashMap<u64, Arc<Connection>>>,
+    ) -> Option<u64> {
         if !self.is_exceeded() {
-            return 0;
+            return None;
         }
         // Whoever has it already frees enough for all.
-        let Some(_relief) = self.relief.try_lock() else { return 0 };
+        let mut relief = self.relief.try_lock()?;
+        let closed = self.close_longest(connections);
+        relief.tell(closed, Instant::now())
+    }
+
+    fn close_longest(&self, connections: &Mutex<HashMap<u64, Arc<Connection>>>) -> u64 {
         let mut holders: Vec<(u64, usize, Arc<Connection>)> = connections
             .lock()
             .values()
@@ -193,6 +228,18 @@ mod tests {
         assert!(one.keeps(32_768));
         drop((one, other));
         assert_eq!(budget.bytes(), 0);
+    }
+
+    #[test]
+    fn closed_connections_are_told_once_a_second_and_none_is_left_out() {
+        let (mut relief, now) = (Relief::default(), Instant::now());
+        let at = |ms| now + Duration::from_millis(ms);
+        assert_eq!(relief.tell(0, at(0)), None);
+        assert_eq!(relief.tell(1, at(0)), Some(1));
+        assert_eq!(relief.tell(2, at(10)), None);
+        assert_eq!(relief.tell(3, at(999)), None);
+        assert_eq!(relief.tell(0, at(1000)), Some(5));
+        assert_eq!(relief.tell(0, at(3000)), None);
     }
 
     #[test]

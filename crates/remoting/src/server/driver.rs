@@ -31,6 +31,8 @@ use crate::outbound::reset;
 const READ_BYTES_MIN: usize = 8 * 1024;
 /// Read size that a busy connection grows to.
 const READ_BYTES_MAX: usize = 256 * 1024;
+/// A peer that lets a write wait for so long reads slowly.
+const SLOW: Duration = Duration::from_millis(100);
 /// First byte of a TLS handshake record; a plain frame never begins with it, for its length would
 /// be above the limit.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -50,6 +52,8 @@ pub(super) struct Driver<'s, S> {
     /// A frame that is not complete.
     partial: Part<'s>,
     inbound: BytesMut,
+    /// Memory of what was read last, whether it is handled or not.
+    inbound_bytes: usize,
     read_bytes: usize,
     requests: Vec<Request>,
     answers: Answers,
@@ -57,6 +61,8 @@ pub(super) struct Driver<'s, S> {
     begun: bool,
     /// Whether the last read was as large as one may be: there is more.
     is_behind: bool,
+    /// Whether a write of this turn had to wait long for the peer.
+    is_peer_slow: bool,
     last_activity: Instant,
 }
 
@@ -74,11 +80,13 @@ impl<'s, S: Service> Driver<'s, S> {
             outbound_bytes: 0,
             partial: Part::nothing(connection),
             inbound: BytesMut::new(),
+            inbound_bytes: 0,
             read_bytes: READ_BYTES_MIN,
             requests: Vec::new(),
             answers: Answers::new(),
             begun: false,
             is_behind: false,
+            is_peer_slow: false,
             last_activity: Instant::now(),
         }
     }
@@ -129,7 +137,8 @@ impl<'s, S: Service> Driver<'s, S> {
             // Grows with the bytes held, whatever length their frame announces.
             self.inbound.reserve(self.read_bytes);
         }
-        let spare = self.inbound.capacity() - self.inbound.len();
+        self.inbound_bytes = self.inbound.capacity();
+        let spare = self.inbound_bytes - self.inbound.len();
         let count = {
             let mut read = pin!(reader.read_buf(&mut self.inbound));
             std::future::poll_fn(|context| {
@@ -194,6 +203,10 @@ impl<'s, S: Service> Driver<'s, S> {
                 let most = self.limits.answer_bytes_max;
                 self.answers.enough_bytes = self.shared.budget.answer_bytes(most);
                 self.service.handle(self.connection, &mut self.requests, &mut self.answers);
+                if !self.requests.is_empty() {
+                    // More was read than is answered at once: small requests with large answers.
+                    self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+                }
                 self.flush(writer, tick.as_mut()).await?;
                 if let Some(reason) = self.connection.outbound.closed() {
                     return Err(reason);
@@ -247,18 +260,27 @@ impl<'s, S: Service> Driver<'s, S> {
         mut tick: Pin<&mut Sleep>,
     ) -> Result<(), CloseReason> {
         let mut unwritten = Part::nothing(self.connection);
+        let mut began = None;
         loop {
             self.outbound_bytes = self.connection.outbound.take(&mut self.answers.out);
             if self.answers.out.is_empty() {
                 return Ok(());
             }
             let mut written = self.write_at_once(writer)?;
+            if written < self.answers.out.len() && self.shared.budget.is_tight() {
+                self.keep_unwritten(written);
+                self.answers.out = BytesMut::from(&self.answers.out[..]);
+                written = 0;
+            }
             while written < self.answers.out.len() {
-                // The rest waits for the peer, and the requests that are not handled yet with it.
-                let requests = if self.kept.is_empty() { self.read_bytes } else { 0 };
-                unwritten.set(self.answers.out.capacity() + requests);
+                // The rest waits for the peer, and the requests that are not handled yet with it. What may be kept is
+                // for those that are served meanwhile.
+                self.kept.give_back();
+                unwritten.set(self.answers.out.capacity() + self.inbound_bytes);
                 self.relieve();
+                let began = *began.get_or_insert_with(Instant::now);
                 written += self.write_some(writer, written, tick.as_mut()).await?;
+                self.is_peer_slow |= began.elapsed() >= SLOW;
             }
             reset(&mut self.answers.out);
         }
@@ -304,8 +326,7 @@ impl<'s, S: Service> Driver<'s, S> {
 
     /// Closes connections that hold something for long, if all together hold too much.
     fn relieve(&self) {
-        let closed = self.shared.budget.relieve(&self.shared.connections);
-        if closed > 0 {
+        if let Some(closed) = self.shared.budget.relieve(&self.shared.connections) {
             tracing::warn!(
                 closed,
                 "connections hold too much: those that did for the longest are closed"
@@ -315,11 +336,14 @@ impl<'s, S: Service> Driver<'s, S> {
 
     /// Accounts at the end of a turn for what stays: buffers and a frame that is not complete.
     fn settle(&mut self) {
-        let buffers = self.read_bytes
+        let buffers = self.inbound_bytes
             + self.answers.out.capacity()
             + self.outbound_bytes
             + self.requests.capacity() * size_of::<Request>();
-        if !self.kept.keeps(buffers) {
+        if std::mem::take(&mut self.is_peer_slow) {
+            // A peer that reads slowly is read in small steps, until a few turns went without a wait.
+            self.become_small();
+        } else if !self.kept.keeps(buffers) {
             self.release_buffers();
         }
         // A frame that is smaller lies in the buffer that is kept anyway.
@@ -330,13 +354,19 @@ impl<'s, S: Service> Driver<'s, S> {
         }
     }
 
-    /// Gives back what holds nothing.
+    /// Gives back what holds nothing, and begins anew with small reads.
+    fn become_small(&mut self) {
+        self.read_bytes = READ_BYTES_MIN;
+        self.release_buffers();
+    }
+
+    /// Gives back what holds nothing. The next turn may be as large as this one was.
     fn release_buffers(&mut self) {
         self.kept.give_back();
-        self.read_bytes = READ_BYTES_MIN;
-        if self.inbound.is_empty() {
-            self.inbound = BytesMut::new();
+        if self.inbound.len() < self.inbound.capacity() / 2 {
+            self.inbound = BytesMut::from(&self.inbound[..]);
         }
+        self.inbound_bytes = self.inbound.capacity();
         if self.answers.out.is_empty() {
             self.answers.out = BytesMut::new();
         }
@@ -370,7 +400,7 @@ impl<'s, S: Service> Driver<'s, S> {
             return Err(CloseReason::Idle);
         }
         if idle >= self.tick_interval() && self.inbound.is_empty() && self.answers.out.is_empty() {
-            self.release_buffers();
+            self.become_small();
         }
         tick.reset(Instant::now() + self.tick_interval());
         Ok(())
