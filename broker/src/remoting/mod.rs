@@ -185,3 +185,47 @@ fn dispatch(call: &mut Call<'_, '_>) {
         _ => admin::handle(call),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use gantry_remoting::{
+        Command,
+        client::{Channel, ChannelSettings, RefuseRequests},
+        server::{Server, ServerLimits},
+    };
+    use tokio::{net::TcpListener, sync::watch};
+
+    use super::*;
+    use crate::services::fixture::services_with;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn look_up_is_answered_while_all_threads_of_cold_reads_are_busy() {
+        let dir = tempfile::tempdir().unwrap();
+        let services = Arc::new(services_with(dir.path(), |_| {}));
+        let front = Arc::new(Front::new(Arc::clone(&services), Handle::current()).unwrap());
+        let busy: Vec<_> = (0..services.settings.cold_reads_max)
+            .map(|_| {
+                let (done, is_done) = mpsc::channel::<()>();
+                front.shared.cold.run(move || assert!(is_done.recv().is_err()));
+                done
+            })
+            .collect();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (stop, stopped) = watch::channel(false);
+        let server = Server::new(front, ServerLimits::default());
+        let serving = tokio::spawn(server.serve(listener, stopped));
+        let settings = ChannelSettings::default();
+        let channel =
+            Channel::connect(&address, &settings, Arc::new(RefuseRequests)).await.unwrap();
+        let look = Command::request(RequestCode::VIEW_MESSAGE_BY_ID).with_ext("offset", "0");
+        let answer = channel.call(&look, Duration::from_secs(20)).await.unwrap();
+        let remark = answer.remark.unwrap();
+        assert!(remark.contains("can not find message by the offset"), "{remark}");
+        drop((busy, channel));
+        stop.send_replace(true);
+        serving.await.unwrap();
+    }
+}

@@ -12,6 +12,8 @@ pub mod counters;
 pub mod durations;
 pub mod figures;
 pub mod filter;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod groups;
 pub mod hold;
 pub mod jumps;

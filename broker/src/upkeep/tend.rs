@@ -164,32 +164,21 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, sync::Arc};
+    use std::sync::Arc;
 
-    use gantry_model::{
-        GroupName, QueueId, QueueOffset, TopicConfig, TopicName,
-        settings::{BrokerSettings, Bytes, MemoryLimit},
-    };
+    use gantry_model::{GroupName, QueueId, QueueOffset, TopicConfig, TopicName};
     use gantry_record::{Draft, properties};
-    use gantry_store::{Batch, Index, KeySource, OffsetCommit, Store, StoreOptions, Topic};
+    use gantry_store::{Batch, Index, KeySource, OffsetCommit, Topic};
 
     use super::*;
-    use crate::services::clock::Clock;
-
-    const ADDRESS: SocketAddr =
-        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+    use crate::services::fixture::{ADDRESS, services_with};
 
     /// Services on a store with room for four keys on their way to the index.
     fn services(dir: &std::path::Path) -> (Services, Arc<Topic>) {
-        let settings = BrokerSettings { data_dir: dir.to_owned(), ..BrokerSettings::default() };
-        let memory = settings.memory_sizes(&MemoryLimit::Setting(Bytes::gib(1))).unwrap();
-        let options = StoreOptions { key_bytes: 512, ..StoreOptions::new(dir) };
-        let clock = Clock::new();
-        let (store, _) = Store::open(options, clock.now()).unwrap();
+        let services = services_with(dir, |options| options.key_bytes = 512);
         let config = TopicConfig::new(TopicName::new("orders").unwrap(), 1);
-        let topic = store.put_topic(config, clock.now()).unwrap().0;
-        let settings = Arc::new(settings);
-        (Services::new(settings, memory, store, clock, ADDRESS).unwrap(), topic)
+        let topic = services.store.put_topic(config, services.clock.now()).unwrap().0;
+        (services, topic)
     }
 
     /// Stores a message with three keys, so that the index is due, and stages an offset.
