@@ -429,47 +429,4 @@ impl Timers {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Now = Now { wall_ms: 1_700_000_000_000, monotonic_ms: 0 };
-
-    fn due(text: &str) -> Result<Option<Due>, DueError> {
-        due_of(&Seen::of(text), &BrokerSettings::default(), NOW)
-    }
-
-    #[test]
-    fn level_goes_before_timer_and_is_capped_at_the_last() {
-        let both = due("TIMER_DELAY_SEC\u{1}7\u{2}DELAY\u{1}3\u{2}").unwrap().unwrap();
-        assert_eq!(both, Due::Level { level: 3, due_ms: NOW.wall_ms + 10_000 });
-        let capped = due("DELAY\u{1}99\u{2}").unwrap().unwrap();
-        assert_eq!(capped, Due::Level { level: 18, due_ms: NOW.wall_ms + 7_200_000 });
-        for none in ["DELAY\u{1}0\u{2}", "DELAY\u{1}-1\u{2}", "DELAY\u{1}x\u{2}"] {
-            assert_eq!(due(none), Ok(None));
-        }
-    }
-
-    #[test]
-    fn timer_is_due_to_the_millisecond_and_a_past_one_at_once() {
-        let at = |wall_ms| Ok(Some(Due::Time { due_ms: wall_ms }));
-        assert_eq!(due("TIMER_DELAY_MS\u{1}1\u{2}"), at(NOW.wall_ms + 1));
-        assert_eq!(due("TIMER_DELAY_SEC\u{1}2\u{2}"), at(NOW.wall_ms + 2_000));
-        assert_eq!(due("TIMER_DELIVER_MS\u{1}1700000000005\u{2}"), at(NOW.wall_ms + 5));
-        assert_eq!(due("TIMER_DELIVER_MS\u{1}5\u{2}"), Ok(None));
-        assert_eq!(due("TIMER_DELAY_MS\u{1}-5\u{2}"), Ok(None));
-    }
-
-    #[test]
-    fn timer_too_far_or_not_a_number_is_refused() {
-        let three_days = "TIMER_DELAY_SEC\u{1}259200\u{2}";
-        assert!(due(three_days).is_ok());
-        let beyond = "TIMER_DELAY_SEC\u{1}259201\u{2}";
-        assert!(matches!(due(beyond), Err(DueError::TooFar { .. })));
-        for bad in ["x", "", "9223372036854775807", "1e3"] {
-            let text = format!("TIMER_DELAY_SEC\u{1}{bad}\u{2}");
-            let expected = if bad.is_empty() { Ok(None) } else { due(&text) };
-            assert_eq!(due(&text), expected);
-            assert!(bad.is_empty() || matches!(due(&text), Err(DueError::Number { .. })));
-        }
-    }
-}
+mod tests;

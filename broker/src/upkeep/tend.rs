@@ -167,11 +167,10 @@ mod tests {
     use std::sync::Arc;
 
     use gantry_model::{GroupName, QueueId, QueueOffset, TopicConfig, TopicName};
-    use gantry_record::{Draft, properties};
-    use gantry_store::{Batch, Index, KeySource, OffsetCommit, Topic};
+    use gantry_store::{OffsetCommit, Topic};
 
     use super::*;
-    use crate::services::fixture::{ADDRESS, services_with};
+    use crate::services::fixture::{services_with, store_message};
 
     /// Services on a store with room for four keys on their way to the index.
     fn services(dir: &std::path::Path) -> (Services, Arc<Topic>) {
@@ -183,26 +182,7 @@ mod tests {
 
     /// Stores a message with three keys, so that the index is due, and stages an offset.
     fn make_busy(services: &Services, topic: &Arc<Topic>) {
-        let mut raw = Vec::new();
-        properties::put(&mut raw, "KEYS", "a b c").unwrap();
-        let keys = KeySource { unique: None, keys: Some("a b c") };
-        let draft = Draft {
-            topic: topic.name(),
-            queue: QueueId(0),
-            flag: 0,
-            sys_flag: 0,
-            born_time_ms: 0,
-            born_host: ADDRESS,
-            store_host: ADDRESS,
-            reconsume_times: 0,
-            prepared_offset: 0,
-            body: b"body",
-            properties: &raw,
-        };
-        let mut batch = Batch::new();
-        batch.push(topic, &draft, Index { keys, ..Index::default() }).unwrap();
-        services.store.append(&mut batch, services.clock.now()).unwrap();
-        services.store.sync().unwrap();
+        store_message(services, topic, &[("KEYS", "a b c")], None);
         let group = GroupName::new("readers").unwrap();
         let (queue, offset) = (QueueId(0), QueueOffset(1));
         services.store.stage_offset(OffsetCommit { group, topic: topic.id, queue, offset });
