@@ -39,6 +39,7 @@ impl Suite<'_> {
             None => BACKLOG_MIB.min(free_mib(&owned.data.path())? / FREE_SHARE),
         };
         let backlog = Backlog::fill(self, &owned, mib)?;
+        backlog.forget()?;
         let alone = backlog.read("alone")?;
         let (senders, senders_beside, beside) = backlog.read_beside_senders(self)?;
         owned.server.process.stop()?;
@@ -72,10 +73,15 @@ impl<'a> Backlog<'a> {
         Ok(Self { owned, target, topic: load.topic, messages, mib })
     }
 
-    /// Reads all of it after the page cache has forgotten it.
+    /// Makes the page cache forget it. It is work for the disk and for whoever writes to it, so nobody may be measured
+    /// meanwhile.
+    fn forget(&self) -> anyhow::Result<()> {
+        forget(&self.owned.data.path())
+    }
+
+    /// Reads all of it.
     fn read(&self, how: &str) -> anyhow::Result<Row> {
         let pid = self.owned.server.process.pid();
-        forget(&self.owned.data.path())?;
         let args = ConsumeArgs {
             topic: self.topic.clone(),
             group: "gantry-bench".into(),
@@ -109,6 +115,7 @@ impl<'a> Backlog<'a> {
         let what = |how: &str| format!("1024 B, W1 at half its rate, {how}");
         let row = |run: Run, how: &str| Row { what: what(how), ..run.row("W8", &half) };
         let alone = row(produce(&half, &target)?, "alone");
+        self.forget()?;
         let (run, reader, share) = thread::scope(|scope| {
             let reading = scope.spawn(|| {
                 let start = Instant::now();
