@@ -15,7 +15,7 @@ use super::{
     ConsumeArgs, EchoArgs, EndToEnd, LoadArgs, WindowArgs, consume, echo, end_to_end, leftovers,
     machine,
     markdown::{Making, write_own},
-    process::pin,
+    process::{Sample, pin},
     produce,
     report::Row,
     server::{Server, ServerSettings},
@@ -396,7 +396,18 @@ impl Suite<'_> {
             server_pid: subject.pid,
             window: no_warm_up(),
         };
-        Ok(vec![Row { scenario: "W8".into(), ..consume_counted(&read, &target)? }])
+        let device_read = || -> anyhow::Result<Option<u64>> {
+            let sample = subject.pid.map(Sample::take).transpose()?;
+            Ok(sample.map(|sample| sample.device_read_bytes))
+        };
+        let before = device_read()?;
+        let mut row = Row { scenario: "W8".into(), ..consume_counted(&read, &target)? };
+        if let Some((before, after)) = before.zip(device_read()?) {
+            // What the system has taken out of its cache meanwhile is not in memory any more.
+            let mib = (after - before) as f64 / 1024.0 / 1024.0;
+            row.figures.insert("device_read_mib".into(), mib);
+        }
+        Ok(vec![row])
     }
 }
 
