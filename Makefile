@@ -63,13 +63,14 @@ e2e: ## Run the end-to-end tests on a Kubernetes of their own (ARGS=NAME for som
 	@scripts/e2e $(ARGS)
 
 .PHONY: soak
-soak: ## Crash the store in more states, kill a server KILLS=20 times in each flush mode, then overload, bad peers, malformed frames, GIB=10 of log that expire (about 15 minutes)
+soak: ## Crash the store in more states, kill a server KILLS=20 times in each flush mode, then overload, bad peers, malformed frames, GIB=10 of log that expire, a log that deletes its oldest (about 17 minutes)
 	@$(ENV) GANTRY_CRASH_SAMPLES=30 cargo test -q -p gantry-store --lib crash_states
 	@GANTRY_KILLS=$(KILLS) scripts/test-kill
 	@scripts/soak-overload
 	@scripts/soak-peers
 	@scripts/soak-frames
 	@scripts/soak-unlink
+	@scripts/soak-delete-oldest
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for SECONDS_EACH=20 seconds

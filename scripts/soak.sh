@@ -86,6 +86,36 @@ note_metrics() {
     echo "soak: the server did not tell its metrics ($1)" >&2
 }
 
+# metric NAME: one of the server's gauges or counters as it is now, all its series together; 0 when there is none.
+metric() {
+  curl --silent --show-error --fail --max-time 5 "http://127.0.0.1:$((soak_port + 5))/metrics" |
+    awk -v name="$1" '$1 == name || index($1, name "{") == 1 { sum += $NF } END { printf "%.0f\n", sum }'
+}
+
+# until_true SECONDS WHAT COMMAND…: waits until the command succeeds; fails when it does not in time.
+until_true() {
+  local what="$2" end=$((SECONDS + $1))
+  shift 2
+  until "$@"; do
+    if ((SECONDS >= end)); then
+      echo "soak: $what did not happen in time" >&2
+      return 1
+    fi
+    # Looking costs processor time that the load is measured with.
+    sleep 0.3
+  done
+}
+
+# need_disk GIB: ends the soak when its folder has not so much room.
+need_disk() {
+  local free_kib
+  free_kib="$(df --output=avail -k "$soak_folder" | tail -1)"
+  if ((free_kib < $1 * 1024 * 1024)); then
+    echo "$(basename "$0"): $1 GiB of disk are needed in $soak_folder, $((free_kib / 1024 / 1024)) are free" >&2
+    exit 2
+  fi
+}
+
 # codes NAME: every code that a message of `good` was refused with, how often, and what the first such answer said.
 codes() {
   awk '

@@ -102,6 +102,7 @@ impl Metrics {
             ("gantry_sends_waiting_bytes", self.services.backlog.bytes() as f64),
             ("gantry_storage_segments", status.segments as f64),
             ("gantry_storage_file_bytes", status.file_bytes as f64),
+            ("gantry_storage_leaving_bytes", status.leaving_bytes as f64),
             ("gantry_storage_spare_files", status.spare_files as f64),
             ("gantry_storage_full", f64::from(u8::from(status.shortage.is_some()))),
             ("gantry_storage_ring_bytes", status.ring_bytes as f64),
@@ -125,6 +126,8 @@ impl Metrics {
         if let Some(limit) = self.services.settings.log_size_max {
             gauge!("gantry_storage_limit_bytes", labels).set(limit.get() as f64);
         }
+        counter!("gantry_storage_removed_bytes_total", self.common())
+            .absolute(status.removed_bytes);
         counter!("gantry_scrubbed_bytes_total", self.common()).absolute(status.scrub.bytes);
         gauge!("rocketmq_topic_number", self.common()).set(status.topics as f64);
         gauge!("rocketmq_consumer_group_number", self.common()).set(status.groups as f64);

@@ -14,6 +14,7 @@ mod device;
 mod echo;
 mod end_to_end;
 mod filter;
+mod interrupt;
 mod leftovers;
 mod load;
 mod machine;
@@ -46,20 +47,21 @@ use clap::Subcommand;
 
 use self::{
     args::{ConsumeArgs, EchoArgs, LoadArgs, WindowArgs},
-    consume::consume,
+    consume::{consume, consume_until},
     end_to_end::{EndToEnd, end_to_end},
     load::Shared,
     measure::{join, observe},
-    produce::{Run, check_rate, connect_all, produce, send, shape},
+    produce::{Run, check_rate, connect_all, produce, produce_until, send, shape},
     report::{Row, table},
 };
 use crate::{context::Context, output, progress::Progress};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Send: as fast as answers come (closed loop), or so many a second (open loop, --rate).
+    /// Send: as fast as answers come (closed loop), or so many a second (open loop, --rate). Ctrl-C ends it early and
+    /// shows what was measured until then.
     Produce(LoadArgs),
-    /// Read what a topic holds, then wait for more.
+    /// Read what a topic holds, then wait for more. Ctrl-C ends it early as well.
     Consume(ConsumeArgs),
     /// Send and read at once, and measure from the intended send time to the arrival.
     E2e(LoadArgs),
@@ -88,13 +90,15 @@ pub(crate) fn run(command: BenchCommand, context: &Context) -> anyhow::Result<()
     let rows = match command {
         BenchCommand::Produce(args) => {
             let target = target::prepare(context, &args)?;
-            let run = produce(&args, &target)?;
+            let run = produce_until(&args, &target, interrupt::note_signals()?)?;
             let figures = report::accepted_figures(&run.outcome);
             vec![Row { figures, ..run.row("produce", &args) }]
         }
         BenchCommand::Consume(args) => {
             let target = target::existing(context, &args.topic)?;
-            vec![consume(&args, &target)?]
+            let (mut row, outcome) = consume_until(&args, &target, interrupt::note_signals()?)?;
+            row.figures.extend(report::read_figures(&outcome));
+            vec![row]
         }
         BenchCommand::E2e(args) => {
             let target = target::prepare(context, &args)?;

@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context;
 use clap::{ArgAction, Args, ValueEnum};
 use gantry_broker::{Broker, RunningBroker};
-use gantry_model::settings::{BrokerSettings, Bytes, FlushMode, NameServerSettings};
+use gantry_model::settings::{BrokerSettings, Bytes, FlushMode, NameServerSettings, OnFull};
 use gantry_nameserver::{NameServer, RunningNameServer};
 use gantry_telemetry::{LogFormat, Telemetry, init_logs};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -34,6 +34,16 @@ enum Flush {
     Sync,
     /// As soon as it is written.
     Async,
+}
+
+/// What happens when the log has its size, or the disk is full. Spelled as in the broker's settings.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Full {
+    /// Messages are refused until retention has made room.
+    Refuse,
+    /// The oldest messages go, whatever their age.
+    DeleteOldest,
 }
 
 /// Run a name server and a broker in this process.
@@ -69,6 +79,12 @@ pub(crate) struct StandaloneArgs {
     /// Bytes of the log beyond which its oldest files go, at least two of them [default: only age counts].
     #[arg(long, value_name = "BYTES")]
     retention_size: Option<Bytes>,
+    /// Bytes that the log's files may take, at least eight of them [default: as much as the disk takes].
+    #[arg(long, value_name = "BYTES")]
+    log_size_max: Option<Bytes>,
+    /// What happens when the log has that size, or the disk is full.
+    #[arg(long, value_enum, default_value = "refuse")]
+    on_full: Full,
     /// Host that clients connect to [default: the bind address].
     #[arg(long, value_name = "HOST")]
     advertise: Option<String>,
@@ -189,6 +205,11 @@ fn broker_settings(args: &StandaloneArgs, name_server: SocketAddr) -> BrokerSett
     BrokerSettings {
         segment_size: args.segment_size.unwrap_or(default.segment_size),
         retention_size: args.retention_size,
+        log_size_max: args.log_size_max,
+        on_full: match args.on_full {
+            Full::Refuse => OnFull::Refuse,
+            Full::DeleteOldest => OnFull::DeleteOldest,
+        },
         cluster_name: args.cluster_name.clone(),
         broker_name: args.broker_name.clone(),
         data_dir: args.data.join("broker"),
@@ -238,5 +259,41 @@ impl StopSignals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: StandaloneArgs,
+    }
+
+    fn settings(arguments: &[&str]) -> BrokerSettings {
+        let line = ["standalone"].iter().chain(arguments);
+        broker_settings(&Line::try_parse_from(line).unwrap().args, "127.0.0.1:1".parse().unwrap())
+    }
+
+    #[test]
+    fn size_of_the_log_and_what_happens_at_it_reach_the_broker() {
+        let limited = settings(&["--log-size-max", "2Gi", "--on-full", "delete_oldest"]);
+        assert_eq!(limited.log_size_max, Some(Bytes::gib(2)));
+        assert_eq!(limited.on_full, OnFull::DeleteOldest);
+        let refusing = settings(&["--on-full", "refuse"]);
+        assert_eq!((refusing.log_size_max, refusing.on_full), (None, OnFull::Refuse));
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_in_a_broker_without_settings() {
+        let (said, default) = (settings(&[]), BrokerSettings::default());
+        assert_eq!(said.segment_size, default.segment_size);
+        assert_eq!(said.retention_size, default.retention_size);
+        assert_eq!((said.log_size_max, said.on_full), (default.log_size_max, default.on_full));
+        assert_eq!(said.flush, default.flush);
     }
 }

@@ -125,8 +125,13 @@ async fn log_that_may_delete_the_oldest_goes_on_within_its_limit() {
         // A sender that outruns the deletion is held up for as long as that takes.
         until(async || (full.send_large().await == SUCCESS).then_some(())).await;
     }
-    let status = full.world.broker.services().store.status();
-    assert!(status.log_start.0 > 0 && status.file_bytes <= 128 * MIB, "{status:?}");
+    let store = &full.world.broker.services().store;
+    // What is about to go counts until it is gone.
+    until(async || (store.status().file_bytes <= 128 * MIB).then_some(())).await;
+    assert!(store.log_start().0 > 0, "{:?}", store.status());
+    let removed = store.status().removed_bytes.to_string();
+    assert_eq!(full.world.gauge("gantry_storage_removed_bytes_total"), removed);
+    assert_eq!(full.world.gauge("gantry_storage_leaving_bytes"), "0");
     let slow = call(&full.channel, pull("g", "orders", 0, "*")).await;
     assert_eq!(slow.code, OFFSET_MOVED);
     let min = field(&slow, "minOffset");

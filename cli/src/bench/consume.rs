@@ -5,12 +5,13 @@
 use std::{
     io,
     net::{Shutdown, TcpStream},
+    sync::{Arc, atomic::AtomicBool},
     thread,
 };
 
 use super::{
     args::ConsumeArgs,
-    load::Shared,
+    load::{Outcome, Shared},
     measure::{join, observe},
     produce::connect_all,
     pull::{self, PullShape},
@@ -20,7 +21,16 @@ use super::{
 use crate::progress::Progress;
 
 pub(super) fn consume(args: &ConsumeArgs, target: &Target) -> anyhow::Result<Row> {
-    let shared = Shared::new(args.count);
+    consume_until(args, target, Arc::default()).map(|(row, _)| row)
+}
+
+/// The same; what is measured ends early when `interrupted` is set.
+pub(super) fn consume_until(
+    args: &ConsumeArgs,
+    target: &Target,
+    interrupted: Arc<AtomicBool>,
+) -> anyhow::Result<(Row, Outcome)> {
+    let shared = Shared::new(args.count).until(interrupted);
     let connections = connect_all(target, args.connections.min(target.queues))?;
     let shapes: Vec<_> = (0..connections.len())
         .map(|index| PullShape {
@@ -54,7 +64,7 @@ pub(super) fn consume(args: &ConsumeArgs, target: &Target) -> anyhow::Result<Row
     if args.scanned {
         row.figures.insert("matched".into(), outcome.received as f64);
     }
-    Ok(row)
+    Ok((row, outcome))
 }
 
 /// Readers wait for messages that may never come: the end of their connection ends them.

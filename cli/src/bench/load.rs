@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     lead: Option<Lead>,
     /// Whether the server is killed on purpose: the end of a connection ends its sender well.
     ends_with_server: bool,
+    /// Set by a signal: the window ends.
+    interrupted: Arc<AtomicBool>,
 }
 
 /// Readers that senders wait for, so that both go at the rate that the server can keep up with.
@@ -102,7 +104,17 @@ impl Shared {
             batch: 1,
             lead: None,
             ends_with_server: false,
+            interrupted: Arc::default(),
         }
+    }
+
+    /// A run whose window ends early when `interrupted` is set.
+    pub(crate) fn until(self, interrupted: Arc<AtomicBool>) -> Self {
+        Self { interrupted, ..self }
+    }
+
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Relaxed)
     }
 
     /// A run that goes on until the server is killed, and remembers what it has answered.
@@ -176,6 +188,10 @@ pub(crate) struct Outcome {
     pub received: u64,
     /// Answers to readers that brought messages, and that brought none.
     pub pulls: [u64; 2],
+    /// Messages that were gone before readers came to them, as the server told.
+    pub skipped: u64,
+    /// Messages that readers were led past without being told why: with an expression, those that do not match it.
+    pub passed: u64,
 }
 
 impl Outcome {
@@ -188,6 +204,8 @@ impl Outcome {
             answered: Vec::new(),
             received: 0,
             pulls: [0; 2],
+            skipped: 0,
+            passed: 0,
         }
     }
 
@@ -205,6 +223,8 @@ impl Outcome {
         }
         self.answered.extend_from_slice(&other.answered);
         self.received += other.received;
+        self.skipped += other.skipped;
+        self.passed += other.passed;
         self.pulls = [self.pulls[0] + other.pulls[0], self.pulls[1] + other.pulls[1]];
     }
 

@@ -119,7 +119,11 @@ fn watch<T>(
     progress: &Progress,
 ) -> io::Result<(Measured, Measured)> {
     // A reader that has all it wants may still wait for more.
-    let running = || !second.is_complete() && !threads.iter().all(ScopedJoinHandle::is_finished);
+    let running = || {
+        !second.is_complete()
+            && !first.is_interrupted()
+            && !threads.iter().all(ScopedJoinHandle::is_finished)
+    };
     let wait = |duration: Duration, message: &str| {
         let start = Instant::now();
         while start.elapsed() < duration && running() {

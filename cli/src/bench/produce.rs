@@ -2,7 +2,12 @@
 //! Invariant: connections of many topics share them out; of few topics each connection sends to all.
 //! Leaves the loops to `load` and `open`, and the measuring to `measure`.
 
-use std::{io, net::TcpStream, thread};
+use std::{
+    io,
+    net::TcpStream,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
 
 use super::{
     args::LoadArgs,
@@ -64,8 +69,17 @@ pub(super) fn shape(args: &LoadArgs, target: &Target, connection: u32, run: u32)
 
 /// Runs the senders of `args` against `target`.
 pub(crate) fn produce(args: &LoadArgs, target: &Target) -> anyhow::Result<Run> {
+    produce_until(args, target, Arc::default())
+}
+
+/// The same; what is measured ends early when `interrupted` is set.
+pub(super) fn produce_until(
+    args: &LoadArgs,
+    target: &Target,
+    interrupted: Arc<AtomicBool>,
+) -> anyhow::Result<Run> {
     check_rate(args.rate)?;
-    let shared = Shared::new(args.count).in_batches(args.batch);
+    let shared = Shared::new(args.count).in_batches(args.batch).until(interrupted);
     let progress = Progress::spinner();
     let connections = connect_all(target, args.connections)?;
     let run = rand::random();

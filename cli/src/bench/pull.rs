@@ -23,6 +23,8 @@ const SUSPEND_AND_SUBSCRIPTION: u32 = 2 + 4;
 const COMMIT: u32 = 1;
 /// Wait before a refused pull is sent again, so that a broken server is not flooded.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
+/// Answer code of a pull whose offset lies before what is kept.
+const OFFSET_MOVED: i32 = 21;
 /// Refusals after which a reader gives up: 10 s of nothing but errors.
 const REFUSALS_MAX: u64 = 1_000;
 
@@ -122,10 +124,10 @@ fn take_pull(
     shared: &Shared,
     outcome: &mut Outcome,
 ) -> io::Result<u64> {
+    let mut count = 0;
     match answer.code {
         0 => {
             let measure_from_ns = shared.measure_from_ns.load(Relaxed);
-            let mut count = 0;
             for body in bodies(answer.body) {
                 let body = body?;
                 count += 1;
@@ -141,7 +143,7 @@ fn take_pull(
                 shared.done.fetch_add(count, Relaxed);
             }
         }
-        19..=21 => outcome.pulls[1] += 1,
+        19..=OFFSET_MOVED => outcome.pulls[1] += 1,
         code => {
             let refused = outcome.refusals.entry(code).or_default();
             *refused += 1;
@@ -155,8 +157,13 @@ fn take_pull(
     }
     let next = number_after(answer.header, br#""nextBeginOffset":"#);
     let next = next.ok_or_else(|| invalid("pull answer without nextBeginOffset"))? as u64;
+    let way = next.saturating_sub(offset);
     if shape.scanned {
-        shared.done.fetch_add(next.saturating_sub(offset), Relaxed);
+        shared.done.fetch_add(way, Relaxed);
+    }
+    match answer.code {
+        OFFSET_MOVED => outcome.skipped += way,
+        _ => outcome.passed += way.saturating_sub(count),
     }
     Ok(next)
 }
@@ -300,7 +307,9 @@ mod tests {
         assert_eq!(take(0, 100, &record(b"one"), 40), 100);
         assert_eq!(take(20, 130, b"", 100), 130);
         assert_eq!(take(19, 130, b"", 130), 130);
-        assert_eq!((outcome.received, outcome.pulls), (1, [1, 2]));
-        assert_eq!(shared.done.load(Relaxed), 90);
+        assert_eq!(take(21, 200, b"", 130), 200);
+        assert_eq!((outcome.received, outcome.pulls), (1, [1, 3]));
+        assert_eq!((outcome.passed, outcome.skipped), (59 + 30, 70), "the server told of the last");
+        assert_eq!(shared.done.load(Relaxed), 160);
     }
 }

@@ -113,6 +113,14 @@ pub(crate) fn accepted_figures(outcome: &Outcome) -> BTreeMap<String, f64> {
     figures.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
+/// What readers were given in all, warm-up included, and what they were not.
+pub(crate) fn read_figures(outcome: &Outcome) -> BTreeMap<String, f64> {
+    let Outcome { received, skipped, passed, .. } = *outcome;
+    [("received", received), ("skipped", skipped), ("passed", passed)]
+        .map(|(name, count)| (name.to_owned(), count as f64))
+        .into()
+}
+
 /// The rows as a table, and below it how system calls were counted.
 pub(crate) fn table(rows: &[Row]) -> Table {
     let mut table = Table::new([

@@ -2,6 +2,7 @@
 //! Invariant: each test has a server and a folder of its own and leaves neither behind.
 //! Leaves crashes to the tests of `kill` and single functions to the tests beside them.
 
+mod bench;
 mod cluster;
 mod messages;
 mod offsets;

@@ -52,9 +52,16 @@ impl World {
         &self.broker
     }
 
+    /// A command against the server.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = gantry(arguments);
+        command.env("GANTRY_NAMESERVER", &self.nameserver);
+        command
+    }
+
     /// Runs a command against the server.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
-        run(gantry(arguments).env("GANTRY_NAMESERVER", &self.nameserver))
+        run(&mut self.command(arguments))
     }
 
     /// Output of a command that has to succeed.

@@ -170,6 +170,20 @@ fn signal_ends_a_start_that_is_under_way_at_once_and_with_success() {
 }
 
 #[test]
+fn log_size_that_is_too_small_or_unknown_ways_at_a_full_log_end_it_and_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases: [(&[&str], &str); 2] = [
+        (&["--segment-size", "16Mi", "--log-size-max", "64Mi"], "log_size_max is 64Mi"),
+        (&["--on-full", "delete"], "possible values: refuse, delete_oldest"),
+    ];
+    for (arguments, words) in cases {
+        let mut standalone = Standalone::spawn(dir.path(), arguments);
+        standalone.line(words);
+        assert!(!standalone.process.wait().unwrap().success(), "{arguments:?}");
+    }
+}
+
+#[test]
 fn second_one_in_the_same_folder_is_refused_by_name_and_the_first_serves_on() {
     let dir = tempfile::tempdir().unwrap();
     let first = Standalone::spawn(dir.path(), &[]);

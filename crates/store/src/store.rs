@@ -431,7 +431,11 @@ impl Store {
     /// The store at this moment.
     pub fn status(&self) -> StoreStatus {
         let (written, synced) = (self.written(), self.synced());
-        let spare_files = self.tail.lock().writer.spare_files();
+        let (spare_files, leaving_bytes, removed_bytes) = {
+            let tail = self.tail.lock();
+            let writer = &tail.writer;
+            (writer.spare_files(), writer.leaving_bytes(), writer.removed_bytes())
+        };
         self.note_view_damage();
         let damage = self.damage.lock();
         StoreStatus {
@@ -441,7 +445,11 @@ impl Store {
             written,
             applied: PhysicalOffset(self.applied.load(Ordering::Acquire)),
             log_bytes: written.0.saturating_sub(self.log_start().0),
-            file_bytes: self.log.file_bytes() + spare_files as u64 * self.options.segment_bytes,
+            file_bytes: self.log.file_bytes()
+                + leaving_bytes
+                + spare_files as u64 * self.options.segment_bytes,
+            leaving_bytes,
+            removed_bytes,
             segments: self.log.segments().len(),
             spare_files,
             shortage: self.shortage(),

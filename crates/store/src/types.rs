@@ -135,8 +135,12 @@ pub struct StoreStatus {
     pub applied: PhysicalOffset,
     /// Bytes of the log kept.
     pub log_bytes: u64,
-    /// Bytes of the log's files, those that wait to become segments included.
+    /// Bytes of the log's files, those that wait to become segments and those that are about to go included.
     pub file_bytes: u64,
+    /// Bytes of files that were given up and are still there.
+    pub leaving_bytes: u64,
+    /// Bytes of files that are gone since opening.
+    pub removed_bytes: u64,
     /// Number of segments.
     pub segments: usize,
     /// Files that wait to become segments, the reserve among them.

@@ -97,7 +97,7 @@ impl LogWriter {
     /// Makes a new file; when there is no room for one, messages are refused from here on.
     fn make_segment(&self, base: u64, path: &Path) -> Result<Arc<dyn LogFile>, AppendError> {
         let shared = &self.log.0;
-        if let Err(shortage) = self.spares.check_limit(self.log.file_bytes()) {
+        if let Err(shortage) = self.check_limit() {
             shared.shortage.set(Some(shortage));
             return Err(shortage.into());
         }
@@ -109,6 +109,11 @@ impl LogWriter {
             }
             AppendError::NewSegment { path: path.to_owned(), source }
         })
+    }
+
+    /// Whether the log may have another file. One that is about to go takes its place until it is gone.
+    fn check_limit(&self) -> Result<(), Shortage> {
+        self.spares.check_limit(self.log.file_bytes() + self.leaving_bytes())
     }
 
     /// Looks how much room there is, and says which file has to be made so that the reserve is whole and messages go
@@ -123,7 +128,7 @@ impl LogWriter {
             shared.shortage.set(None);
             return None;
         }
-        let limit = self.spares.check_limit(self.log.file_bytes());
+        let limit = self.check_limit();
         if free_bytes < missing * self.segment_bytes {
             shared.shortage.set(Some(self.spares.no_room()));
         } else if let (Some(_), Err(shortage)) = (shared.shortage.get(), limit) {

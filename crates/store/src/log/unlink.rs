@@ -113,11 +113,22 @@ impl LogWriter {
 
     /// Notes what has become of the oldest file.
     pub fn unlinked(&mut self, unlink: &Unlink, outcome: Unlinked) {
-        if outcome == Unlinked::Kept {
-            self.spares.push(unlink.free.clone());
+        match outcome {
+            Unlinked::Kept => self.spares.push(unlink.free.clone()),
+            Unlinked::Gone => self.removed_bytes += unlink.segment.capacity,
         }
         // Not the last one to hold it, so nothing is closed here.
         self.doomed.pop_front();
+    }
+
+    /// Bytes of the files that were given up and are still there.
+    pub fn leaving_bytes(&self) -> u64 {
+        self.doomed.iter().map(|segment| segment.capacity).sum()
+    }
+
+    /// Bytes of the files that are gone since the log was opened; those that wait to be written again are not.
+    pub fn removed_bytes(&self) -> u64 {
+        self.removed_bytes
     }
 
     /// Gives up segments and lets go of their files at once; returns how many went. For those who hold no lock that

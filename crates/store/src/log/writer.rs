@@ -48,6 +48,8 @@ pub struct LogWriter {
     pub(super) foretold: Option<Foretold>,
     /// Segments that the log has given up and whose files are still there, oldest first.
     pub(super) doomed: VecDeque<Arc<Segment>>,
+    /// Bytes of files that are gone since the log was opened.
+    pub(super) removed_bytes: u64,
     /// Files that wait to become segments.
     pub(super) spares: Spares,
     /// A file that was made for the segment at this base, and not used.
@@ -95,6 +97,7 @@ impl LogWriter {
             ended,
             foretold: None,
             doomed: VecDeque::new(),
+            removed_bytes: 0,
             spares: Spares::new(room, segment_bytes),
             prepared: None,
             scratch: Vec::with_capacity(HEADROOM_BYTES),

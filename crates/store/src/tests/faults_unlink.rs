@@ -68,6 +68,15 @@ impl Gate {
     }
 }
 
+impl SlowDisk {
+    /// Bytes of the log's files.
+    fn log_bytes(&self) -> u64 {
+        let paths = self.disk.paths();
+        let of_log = paths.iter().filter(|path| path.starts_with("/store/log"));
+        of_log.map(|path| self.disk.open(path).unwrap().len().unwrap()).sum()
+    }
+}
+
 impl Files for SlowDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         self.disk.open(path)
@@ -129,6 +138,9 @@ fn messages_are_appended_and_synced_while_the_disk_removes_a_segment() {
         move || store.maintain(now(3)).unwrap()
     });
     disk.gate.wait_for_one();
+    let leaving = store.status();
+    assert!(leaving.leaving_bytes > 0, "{leaving:?}");
+    assert_eq!(leaving.file_bytes, disk.log_bytes(), "what is about to go takes its place");
     let (sent, has_sent) = mpsc::channel();
     thread::scope(|scope| {
         let store = &store;
@@ -144,6 +156,9 @@ fn messages_are_appended_and_synced_while_the_disk_removes_a_segment() {
     });
     let done = upkeep.join().unwrap();
     assert!(done.segments_removed >= 5, "{done:?}");
-    assert!(store.status().segments < segments);
+    let gone = store.status();
+    assert!(gone.segments < segments);
+    assert_eq!((gone.leaving_bytes, leaving.removed_bytes), (0, 0));
+    assert!(gone.removed_bytes > 0, "{gone:?}");
     assert!(disk.disk.paths().len() < segments + 10, "{:?}", disk.disk.paths());
 }

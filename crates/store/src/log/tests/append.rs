@@ -1,11 +1,15 @@
 //! Appending, reading, syncing and giving up segments on a disk that works.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use gantry_model::{PhysicalOffset, QueueOffset};
 use gantry_record::RecordView;
 
 use super::*;
-use crate::log::{AppendError, Patience, ReadError, files::Files, memory_files::Operation};
+use crate::log::{
+    AppendError, Patience, ReadError, Shortage, files::Files, memory_files::Operation,
+};
 
 fn writes(world: &World) -> usize {
     world.disk.asked().iter().filter(|asked| asked.operation == Operation::Write).count()
@@ -145,6 +149,7 @@ fn unlink_gives_up_whole_synced_segments_and_uses_two_files_again() {
     world.log.sync().unwrap();
     assert_eq!(world.writer.unlink_before(third.plus(1)).unwrap(), 3);
     assert_eq!(world.log.start(), third);
+    assert_eq!(world.writer.removed_bytes(), SEGMENT_BYTES, "two wait to be written again");
     let error =
         world.log.read(PhysicalOffset(0), 10, Patience::Wait, &mut BytesMut::new()).unwrap_err();
     assert!(matches!(error, ReadError::BelowStart { .. }), "{error}");
@@ -167,6 +172,27 @@ fn unlink_gives_up_whole_synced_segments_and_uses_two_files_again() {
     // A file that waits may hold records of positions to come: it is not used after a restart.
     let names = Files::list(&world.disk, &world.options.dir).unwrap();
     assert!(names.iter().all(|name| !name.starts_with("free-")), "{names:?}");
+}
+
+#[test]
+fn file_that_is_about_to_go_counts_against_the_limit_until_it_is_gone() {
+    let room = RoomOptions { bytes_max: Some(6 * SEGMENT_BYTES), ..RoomOptions::default() };
+    let mut world = World::try_on(MemoryFiles::new(), LogOptions { room, ..options() }).unwrap();
+    while world.writer.append(&mut batch(&[&[3; 1000]]), 1000).is_ok() {}
+    assert!(matches!(world.log.shortage(), Some(Shortage::Limit { .. })));
+    world.log.sync().unwrap();
+    world.writer.give_up_before(world.log.segments()[3].base);
+    assert_eq!(world.writer.leaving_bytes(), 3 * SEGMENT_BYTES);
+    assert_eq!(world.writer.look_for_room(u64::MAX), None);
+    world.writer.append(&mut batch(&[&[3; 1000]]), 1000).unwrap_err();
+
+    while let Some(unlink) = world.writer.next_unlink() {
+        let outcome = unlink.run(Duration::ZERO).unwrap();
+        world.writer.unlinked(&unlink, outcome);
+    }
+    assert_eq!((world.writer.leaving_bytes(), world.writer.removed_bytes()), (0, SEGMENT_BYTES));
+    assert_eq!(world.writer.look_for_room(u64::MAX), None, "two files wait to be written again");
+    world.append(&[&[3; 1000]]);
 }
 
 #[test]
