@@ -96,6 +96,12 @@ impl Blocks {
         }
     }
 
+    /// Takes the memory of the block in whose place the one at `start` will be, with whatever it holds: to ask for new
+    /// memory and fill it with zeros would cost as much as copying a block into it.
+    pub(super) fn take_memory(&self, start: u64) -> Vec<u8> {
+        std::mem::take(&mut *self.place(start).write()).bytes
+    }
+
     /// Keeps the bytes of a block, which begin at `start`, and whether a cold read brought them.
     pub(super) fn put(&self, start: u64, bytes: Vec<u8>, is_cold: bool) {
         debug_assert!(bytes.len() <= BLOCK_BYTES, "a block is read for its place");
@@ -190,6 +196,20 @@ mod tests {
         assert_eq!(copied(&blocks, 90, 20), None);
         assert_eq!(copied(&blocks, 190, 20), None);
         assert_eq!(copied(&blocks, 200, 100), Some(bytes(200, 100)));
+    }
+
+    #[test]
+    fn block_gets_the_memory_of_the_one_it_replaces_and_nothing_is_given_out_meanwhile() {
+        let (blocks, lap) = (blocks(), BLOCK * BLOCKS);
+        let old = bytes(BLOCK, BLOCK_BYTES);
+        let memory = old.as_ptr();
+        blocks.put(BLOCK, old, false);
+        let mut taken = blocks.take_memory(lap + BLOCK);
+        assert_eq!((taken.as_ptr(), taken.len()), (memory, BLOCK_BYTES));
+        assert!(!blocks.holds(BLOCK) && !blocks.holds(lap + BLOCK));
+        taken.copy_from_slice(&bytes(lap + BLOCK, BLOCK_BYTES));
+        blocks.put(lap + BLOCK, taken, false);
+        assert_eq!(copied(&blocks, lap + BLOCK, 9), Some(bytes(lap + BLOCK, 9)));
     }
 
     #[test]

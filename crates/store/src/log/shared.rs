@@ -320,7 +320,8 @@ impl Log {
         let size = end.saturating_sub(start.0) as usize;
         // A block across a segment's border is not kept: there is one a segment.
         let Ok(segment) = self.check_range(start, size) else { return };
-        let mut bytes = vec![0; size];
+        let mut bytes = self.0.read_last.take_memory(start.0);
+        bytes.resize(size, 0);
         if self.read_file(&segment, start, patience, &mut bytes).is_ok() {
             self.0.read_last.put(start.0, bytes, false);
         }
