@@ -350,11 +350,12 @@ impl Log {
         position: PhysicalOffset,
         bytes: usize,
     ) -> Result<Arc<Segment>, ReadError> {
-        self.check_start(position)?;
         let bytes = bytes as u64;
         let end = position.0.saturating_add(bytes);
-        self.0
-            .segment_at(position.0)
+        let segment = self.0.segment_at(position.0);
+        // Looked at after the segments: one that was given up meanwhile is not damage.
+        self.check_start(position)?;
+        segment
             .filter(|segment| end <= segment.end() && end <= self.written().0)
             .ok_or(ReadError::OutOfRange { position, bytes })
     }

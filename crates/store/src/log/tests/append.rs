@@ -1,6 +1,10 @@
 //! Appending, reading, syncing and giving up segments on a disk that works.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use gantry_model::{PhysicalOffset, QueueOffset};
@@ -193,6 +197,31 @@ fn file_that_is_about_to_go_counts_against_the_limit_until_it_is_gone() {
     assert_eq!((world.writer.leaving_bytes(), world.writer.removed_bytes()), (0, SEGMENT_BYTES));
     assert_eq!(world.writer.look_for_room(u64::MAX), None, "two files wait to be written again");
     world.append(&[&[3; 1000]]);
+}
+
+#[test]
+fn record_whose_segment_is_given_up_while_it_is_read_is_before_the_start_and_not_damage() {
+    let mut world = World::new();
+    world.append_synced(&[&[3; 3_000]]);
+    let log = world.log.clone();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !is_over.load(Ordering::Acquire) {
+                match log.read(log.start(), 100, Patience::Wait, &mut BytesMut::new()) {
+                    Ok(()) | Err(ReadError::BelowStart { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        });
+        for _ in 0..3_000 {
+            world.append_synced(&[&[3; 3_000]]);
+            world.writer.unlink_before(world.log.synced()).unwrap();
+        }
+        is_over.store(true, Ordering::Release);
+        reader.join().unwrap().unwrap();
+    });
 }
 
 #[test]
