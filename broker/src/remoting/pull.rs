@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use gantry_remoting::{
     HeaderError, HeaderView, ReplyTo, RequestCode, ResponseCode,
     command::pull::{self as command, pull_flag},
@@ -17,7 +18,7 @@ use super::{Call, Refusal, Shared, call};
 use crate::services::{
     hold::{Held, Owner, TooMany, Wake},
     offsets::CommitRequest,
-    pull::{Pull, PullRequest},
+    pull::{Pull, PullRequest, Pulls},
 };
 
 /// Broker id of the primary: no replica serves reads, so every reader is sent there.
@@ -44,6 +45,10 @@ fn try_pull(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
     let pull = services.pulls.admit(&request, call.now)?;
     if let Some(offset) = wishes.commit {
         commit(call, &request, offset);
+    }
+    if services.pulls.goes_on_far_behind(&pull) {
+        read_cold(call, pull);
+        return Ok(());
     }
     let read = call.shared.with_buffer(|buffer| {
         let Some(read) = services.pulls.read_at_hand(&pull, buffer)? else { return Ok(None) };
@@ -82,7 +87,7 @@ fn read_cold(call: &Call<'_, '_>, pull: Pull) {
         let (front, answered) = (Arc::clone(&shared), Arc::clone(&connection));
         shared.cold.run(move || {
             drop(place);
-            read_and_send(&front, &answered, reply, &pull);
+            read_and_send(&front, &answered, reply, &pull, Pulls::read_far_behind);
             drop(done);
         });
         // Ends when the sender is dropped, by a panic as well.
@@ -123,7 +128,7 @@ fn waker(call: &Call<'_, '_>, pull: Pull) -> Box<dyn FnOnce(Wake) + Send> {
         // On a task of its own: whoever wakes has an answer of its own to write first.
         runtime.spawn(async move {
             let Some(_turn) = connection.late_turn().await else { return };
-            read_and_send(&shared, &connection, reply, &pull);
+            read_and_send(&shared, &connection, reply, &pull, Pulls::read);
         });
     })
 }
@@ -140,13 +145,19 @@ fn answer_unheld(call: &mut Call<'_, '_>, pull: &Pull) -> Result<(), Refusal> {
     Err(Refusal::new(ResponseCode::SYSTEM_BUSY, remark))
 }
 
-fn read_and_send(shared: &Shared, connection: &Connection, reply: ReplyTo, pull: &Pull) {
+fn read_and_send(
+    shared: &Shared,
+    connection: &Connection,
+    reply: ReplyTo,
+    pull: &Pull,
+    read: impl FnOnce(&Pulls, &Pull, &mut BytesMut) -> Result<QueueRead, ReadError>,
+) {
     if connection.is_closed() {
         return;
     }
     let mut answers = Answers::new();
     let read = shared.with_buffer(|buffer| {
-        let read = shared.services.pulls.read(pull, buffer)?;
+        let read = read(&shared.services.pulls, pull, buffer)?;
         write_answer(&mut answers, reply, pull, &read, buffer);
         Ok::<_, ReadError>(())
     });

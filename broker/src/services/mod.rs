@@ -4,6 +4,7 @@
 
 pub mod attributes;
 pub mod backlog;
+mod behind;
 pub mod changes;
 pub mod clock;
 pub mod commit;
@@ -44,6 +45,7 @@ use gantry_store::Store;
 
 use self::{
     backlog::Backlog,
+    behind::Behind,
     changes::TopicChanges,
     clock::Clock,
     commit::Commits,
@@ -177,6 +179,7 @@ impl Services {
             members: Arc::clone(&members),
             counters: Arc::clone(&counters),
             resets: Arc::clone(&resets),
+            behind: Behind::new(),
         };
         let queries = Queries { store: Arc::clone(&store) };
         let timers = Timers::new(

@@ -13,6 +13,7 @@ use gantry_model::{
 use gantry_store::{Now, QueueRead, ReadError, ReadLimits, ReadStatus, Store, Topic};
 
 use super::{
+    behind::Behind,
     clock::Clock,
     counters::Counters,
     filter::{FilterError, TagFilter},
@@ -169,6 +170,7 @@ pub struct Pulls {
     pub(super) members: Arc<Members>,
     pub(super) counters: Arc<Counters>,
     pub(super) resets: Arc<Resets>,
+    pub(super) behind: Behind,
 }
 
 impl Pulls {
@@ -213,6 +215,22 @@ impl Pulls {
             Err(ReadError::NotAtHand { .. }) => Ok(None),
             read => read.map(Some),
         }
+    }
+
+    /// Whether the pull goes on where one ended that was read far behind the end of the log.
+    pub fn goes_on_far_behind(&self, pull: &Pull) -> bool {
+        self.behind.goes_on(&pull.group.group_name, pull.queue_key(), pull.from())
+    }
+
+    /// [`Pulls::read`] for a pull that is far behind; the next one of the group in the queue is known by it.
+    pub fn read_far_behind(&self, pull: &Pull, out: &mut BytesMut) -> Result<QueueRead, ReadError> {
+        let read = self.read(pull, out)?;
+        if let Some(last) = read.last_position
+            && self.store.written().0.saturating_sub(last.0) > pull.limits.waits_within
+        {
+            self.behind.note(&pull.group.group_name, pull.queue_key(), read.next);
+        }
+        Ok(read)
     }
 
     fn read_within(
