@@ -23,6 +23,8 @@ const MIB: usize = 1 << 20;
 const SUCCESS: i32 = 0;
 /// Answer code of a broker that takes no messages.
 const NOT_AVAILABLE: i32 = 14;
+/// Answer code of a broker that asks to wait.
+const BUSY: i32 = 2;
 /// Longest time after which sends go on when there is space.
 const RESUME: Duration = Duration::from_secs(10);
 const BODY_BYTES: usize = 16 * 1024;
@@ -102,7 +104,8 @@ async fn fill(channel: &Channel) -> (usize, Command) {
         let (good, bad): (Vec<_>, Vec<_>) =
             join_all(sends).await.into_iter().partition(|answer| answer.code == SUCCESS);
         taken += good.len();
-        if let Some(refused) = bad.into_iter().next() {
+        // Where the machine is busy, what waited for the broker is asked to come again.
+        if let Some(refused) = bad.into_iter().find(|answer| answer.code != BUSY) {
             assert_eq!(refused.code, NOT_AVAILABLE, "{refused:?}");
             return (taken, refused);
         }
