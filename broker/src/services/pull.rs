@@ -225,12 +225,18 @@ impl Pulls {
     /// [`Pulls::read`] for a pull that is far behind; the next one of the group in the queue is known by it.
     pub fn read_far_behind(&self, pull: &Pull, out: &mut BytesMut) -> Result<QueueRead, ReadError> {
         let read = self.read(pull, out)?;
-        if let Some(last) = read.last_position
-            && self.store.written().0.saturating_sub(last.0) > pull.limits.waits_within
-        {
+        self.note_far_behind(pull, &read);
+        Ok(read)
+    }
+
+    /// Remembers where a reader goes on that is far behind. One that has come to the end of its queue is not, wherever
+    /// the queue's last message lies: its next pull may have to be held, which the threads for the disk do not do.
+    fn note_far_behind(&self, pull: &Pull, read: &QueueRead) {
+        let Some(last) = read.last_position else { return };
+        let behind = self.store.written().0.saturating_sub(last.0);
+        if read.next < read.max && behind > pull.limits.waits_within {
             self.behind.note(&pull.group.group_name, pull.queue_key(), read.next);
         }
-        Ok(read)
     }
 
     fn read_within(
@@ -354,3 +360,6 @@ fn bytes_max(wish: Option<i32>) -> usize {
     let wish = wish.and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
     wish.unwrap_or(PULL_BYTES_MAX).min(PULL_BYTES_MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! Leaves what a running broker answers to the tests of its front doors.
 
 mod addresses;
+mod cold;
 mod data_dir;
 mod disk_world;
 mod faults;
