@@ -205,13 +205,7 @@ impl Broker {
 
         let metrics = Metrics { services: Arc::clone(&services), remoting, server, memory };
         telemetry.on_scrape(Box::new(move || metrics.export()));
-        let lifecycle = Arc::clone(&services.lifecycle);
-        telemetry.add_check("log", move || lifecycle.ready());
-        let lifecycle = Arc::clone(&services.lifecycle);
-        // What a failed sync has lost nobody knows; only recovery, at another start, finds out.
-        telemetry.add_liveness("log", move || {
-            if lifecycle.has_failed() { lifecycle.ready() } else { Ok(()) }
-        });
+        add_checks(telemetry, &services);
         ready.set_ready();
         tracing::info!(remoting = %addresses.remoting, grpc = %addresses.grpc, "broker serves");
         Ok(RunningBroker {
@@ -264,6 +258,23 @@ impl RunningBroker {
         tracing::info!("broker stopped");
         Ok(())
     }
+}
+
+/// What readiness and liveness ask of a broker that serves.
+fn add_checks(telemetry: &Telemetry, services: &Arc<Services>) {
+    let lifecycle = Arc::clone(&services.lifecycle);
+    telemetry.add_check("log", move || lifecycle.ready());
+    let lifecycle = Arc::clone(&services.lifecycle);
+    telemetry.add_liveness("log", move || lifecycle.alive());
+    let services = Arc::clone(services);
+    // Not a failure of the broker: what is intact is served, messages are taken, and a broker that stops is let end.
+    telemetry.add_liveness("views", move || {
+        let file = services.store.damaged_views().filter(|_| !services.lifecycle.is_stopping());
+        file.map_or(Ok(()), |file| {
+            let file = file.display();
+            Err(format!("damaged at {file}; the next start makes them again from the log"))
+        })
+    });
 }
 
 /// The address that clients use, as soon as the advertised host has one.

@@ -94,4 +94,9 @@ impl Lifecycle {
             _ => error.to_string(),
         })
     }
+
+    /// Why only another start helps, if it does: what a failed sync has lost nobody knows, and recovery finds out.
+    pub fn alive(&self) -> Result<(), String> {
+        if self.has_failed() { self.ready() } else { Ok(()) }
+    }
 }

@@ -2,7 +2,11 @@
 //! Invariant: a place is reported and counted once, however often and by whomever it is met.
 //! Leaves finding damage, and what follows from it, to those that read.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use gantry_model::PhysicalOffset;
 use hashbrown::HashSet;
@@ -128,6 +132,14 @@ impl Store {
             self.note_file(&Damage { path, file_offset: None, position: None, reason });
         }
         is_news
+    }
+
+    /// The damaged file of the views, or their folder where it is not known, for which the next start makes them again
+    /// from the log. What is intact is served until then.
+    pub fn damaged_views(&self) -> Option<&Path> {
+        let file = self.views.damaged_file()?;
+        self.note_view_damage();
+        Some(file)
     }
 
     /// Reports damage in the views.

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use parking_lot::Mutex;
@@ -41,11 +42,18 @@ pub(super) struct Watch {
     /// Whether the folder may be written to.
     is_ours: bool,
     found: Mutex<Vec<ViewDamage>>,
+    /// The damaged file that was met first, once the next start knows of it.
+    marked: OnceLock<PathBuf>,
 }
 
 impl Watch {
     pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), is_ours: true, found: Mutex::default() }
+        Self {
+            dir: dir.to_owned(),
+            is_ours: true,
+            found: Mutex::default(),
+            marked: OnceLock::new(),
+        }
     }
 
     /// For views that are only read, and may be another process's: nothing is marked.
@@ -58,18 +66,33 @@ impl Watch {
         if source.kind() != ErrorKind::Corruption {
             return ViewError::Store { action, source: Box::new(source) };
         }
-        let mut found = self.found.lock();
-        let damage = damage_of(&self.dir, source.as_ref(), false);
-        if found.len() < REMEMBERED_MAX && !found.contains(&damage) {
-            if self.is_ours
-                && let Err(error) = mark(&self.dir, source.as_ref())
-            {
-                let dir = self.dir.display();
-                tracing::error!(%dir, %error, "the damaged views could not be marked");
-            }
-            found.push(damage);
-        }
+        self.met(source.as_ref());
         ViewError::Damaged { action, source: Box::new(source) }
+    }
+
+    fn met(&self, said: &str) {
+        let mut found = self.found.lock();
+        let damage = damage_of(&self.dir, said, false);
+        if found.len() >= REMEMBERED_MAX || found.contains(&damage) {
+            return;
+        }
+        if self.is_ours {
+            match mark(&self.dir, said) {
+                // Fails when there is one already, and the first one stays.
+                Ok(()) => drop(self.marked.set(damage.path.clone())),
+                Err(error) => {
+                    let dir = self.dir.display();
+                    tracing::error!(%dir, %error, "the damaged views could not be marked");
+                }
+            }
+        }
+        found.push(damage);
+    }
+
+    /// The damaged file for which the next start makes the views again. Without a marker it would find them as they
+    /// are.
+    pub(super) fn marked(&self) -> Option<&Path> {
+        self.marked.get().map(PathBuf::as_path)
     }
 
     /// Remembers why the views were thrown away and made again.
@@ -124,5 +147,26 @@ mod tests {
         assert_eq!(found.file_offset, Some(4711));
         let found = damage_of(dir, "Corruption: bad table in a way of its own", true);
         assert_eq!((found.path.as_path(), found.file_offset), (dir, None));
+    }
+
+    #[test]
+    fn next_start_is_asked_for_what_it_will_find_marked_and_for_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |file: &str| format!("Corruption: bad in {file} offset 1 size 2");
+        let watch = Watch::new(dir.path());
+        watch.mended(&said("/views/000001.sst"));
+        assert_eq!(watch.marked(), None, "they are whole again");
+        watch.met(&said("/views/000002.sst"));
+        watch.met(&said("/views/000003.sst"));
+        assert_eq!(watch.marked(), Some(Path::new("/views/000002.sst")), "the one that was first");
+        assert!(marked(dir.path()).is_some());
+
+        let watch = Watch::new(&dir.path().join("gone"));
+        watch.met(&said("/views/000002.sst"));
+        assert_eq!(watch.marked(), None, "it could not be marked");
+        assert_eq!(watch.take().len(), 1, "but is told of");
+        let watch = Watch::for_reading(dir.path());
+        watch.met(&said("/views/000002.sst"));
+        assert_eq!(watch.marked(), None, "it is another process's");
     }
 }

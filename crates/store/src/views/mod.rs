@@ -165,6 +165,11 @@ pub trait ViewStore: ViewRead + Send + Sync {
         Vec::new()
     }
 
+    /// The damaged file, or the folder where it is not known, for which the next start makes the views again.
+    fn damaged_file(&self) -> Option<&Path> {
+        None
+    }
+
     /// Records before `position` are gone: their entries may be dropped whenever it is convenient.
     fn note_log_start(&self, position: PhysicalOffset);
 

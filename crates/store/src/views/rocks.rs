@@ -378,6 +378,10 @@ impl ViewStore for RocksViews {
         self.watch.take()
     }
 
+    fn damaged_file(&self) -> Option<&Path> {
+        self.watch.marked()
+    }
+
     fn note_log_start(&self, position: PhysicalOffset) {
         self.log_start.fetch_max(position.0, Ordering::AcqRel);
     }

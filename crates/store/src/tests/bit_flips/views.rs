@@ -222,8 +222,10 @@ fn flip_under_an_open_store_fails_what_reads_it_and_nothing_else_until_the_next_
         let (from, mut out) = (QueueOffset(from), BytesMut::new());
         copied.store().read_queue(&topic, QueueId(queue), from, LIMITS, &|_| true, &mut out)
     };
+    assert_eq!(copied.store().damaged_views(), None, "nobody has read it");
     let failed = read(0, 0).unwrap_err();
     assert!(matches!(failed, ReadError::Views(ViewError::Damaged { .. })), "{failed:?}");
+    assert_eq!(copied.store().damaged_views(), Some(&*path));
     let status = copied.store().status();
     assert_eq!((status.damaged_files, status.damaged_records), (1, 0), "{status:?}");
     assert_eq!(status.damage[0].path, path);
@@ -240,6 +242,7 @@ fn flip_under_an_open_store_fails_what_reads_it_and_nothing_else_until_the_next_
     assert!(report.views_rebuilt);
     assert_eq!(report.damage.len(), 1);
     assert_eq!(report.damage[0].path, path, "the marker has kept what was found");
+    assert_eq!(copied.store().damaged_views(), None, "they were made again");
     let topic = copied.store().topic("orders").unwrap();
     let bounds = |queue| copied.store().queue_bounds(&topic, QueueId(queue)).unwrap();
     assert_eq!((bounds(0).min.0, bounds(0).max.0), (0, MESSAGES / 2));
