@@ -204,7 +204,7 @@ impl Pulls {
         self.read_within(pull, ReadLimits { is_cold: true, ..pull.limits }, out)
     }
 
-    /// The same without waiting for the disk; `None` if the messages lie far behind the end of the log and are not in
+    /// The same without waiting for the messages; `None` if they lie far behind the end of the log and are not in
     /// memory.
     pub fn read_at_hand(
         &self,
@@ -213,7 +213,14 @@ impl Pulls {
     ) -> Result<Option<QueueRead>, ReadError> {
         match self.read_within(pull, pull.limits, out) {
             Err(ReadError::NotAtHand { .. }) => Ok(None),
-            read => read.map(Some),
+            Err(error) => Err(error),
+            Ok(read) => {
+                // Among messages that it does not want a reader waits for the entries of its queue alone.
+                if read.status == ReadStatus::NoMatch {
+                    self.note_far_behind(pull, &read);
+                }
+                Ok(Some(read))
+            }
         }
     }
 

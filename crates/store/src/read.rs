@@ -77,7 +77,7 @@ impl Store {
         read: &mut QueueRead,
         out: &mut BytesMut,
     ) -> Result<(), ReadError> {
-        read.next = picked.next;
+        (read.next, read.last_position) = (picked.next, picked.last);
         let mut removed = false;
         let mut entries = &picked.entries[..];
         let patience = self.patience_at(entries.first(), picked.limits);
@@ -92,10 +92,7 @@ impl Store {
         while let Some(first) = entries.first() {
             let run = adjacent(entries);
             match self.read_run(&entries[..run], patience, out) {
-                Ok(Some((messages, last))) => {
-                    read.messages += messages;
-                    read.last_position = last.or(read.last_position);
-                }
+                Ok(Some(messages)) => read.messages += messages,
                 Ok(None) => removed |= first.position < self.log_start(),
                 Err(error @ ReadError::Log { .. }) => {
                     return end_before_refused(read, &out[before..], error);
@@ -128,7 +125,7 @@ impl Store {
         run: &[Entry],
         patience: Patience,
         out: &mut BytesMut,
-    ) -> Result<Option<(u32, Option<PhysicalOffset>)>, ReadError> {
+    ) -> Result<Option<u32>, ReadError> {
         let before = out.len();
         let position = run[0].position;
         let bytes: usize = run.iter().map(|entry| entry.size as usize).sum();
@@ -142,7 +139,7 @@ impl Store {
             Err(_) if run.len() > 1 => return self.read_each(run, patience, out).map(Some),
             Err(error @ (log::ReadError::OutOfRange { .. } | log::ReadError::Truncated { .. })) => {
                 self.note_damage(position..run[0].end(), error.to_string());
-                return Ok(Some((0, None)));
+                return Ok(Some(0));
             }
             Err(source) => {
                 return Err(ReadError::Log { position, bytes: bytes as u32, source });
@@ -157,11 +154,11 @@ impl Store {
                     return self.read_each(run, patience, out).map(Some);
                 }
                 self.note_damage(entry.position..entry.end(), error.to_string());
-                return Ok(Some((0, None)));
+                return Ok(Some(0));
             }
             at = end;
         }
-        Ok(Some((run.len() as u32, run.last().map(|entry| entry.position))))
+        Ok(Some(run.len() as u32))
     }
 
     fn read_each(
@@ -169,17 +166,12 @@ impl Store {
         run: &[Entry],
         patience: Patience,
         out: &mut BytesMut,
-    ) -> Result<(u32, Option<PhysicalOffset>), ReadError> {
-        let (mut messages, mut last) = (0, None);
+    ) -> Result<u32, ReadError> {
+        let mut messages = 0;
         for entry in run {
-            if let Some((read, position)) =
-                self.read_run(std::slice::from_ref(entry), patience, out)?
-            {
-                messages += read;
-                last = position.or(last);
-            }
+            messages += self.read_run(std::slice::from_ref(entry), patience, out)?.unwrap_or(0);
         }
-        Ok((messages, last))
+        Ok(messages)
     }
 
     /// The entry of a message; `None` outside of the queue's bounds.
@@ -450,12 +442,23 @@ struct Picked<'a> {
     scanned: u32,
     is_full: bool,
     next: QueueOffset,
+    /// Where the last one lies that was looked at.
+    last: Option<PhysicalOffset>,
 }
 
 impl<'a> Picked<'a> {
     fn new(from: QueueOffset, limits: ReadLimits, accept: &'a dyn Fn(i64) -> bool) -> Self {
         let entries = Vec::with_capacity(limits.messages_max.min(64) as usize);
-        Self { limits, accept, entries, bytes: 0, scanned: 0, is_full: false, next: from }
+        Self {
+            limits,
+            accept,
+            entries,
+            bytes: 0,
+            scanned: 0,
+            is_full: false,
+            next: from,
+            last: None,
+        }
     }
 
     fn look(&mut self, offset: QueueOffset, entry: Entry) -> Step {
@@ -476,6 +479,7 @@ impl<'a> Picked<'a> {
         }
         self.scanned += 1;
         self.next = offset.plus(1);
+        self.last = Some(entry.position);
         Step::Next
     }
 }

@@ -70,7 +70,7 @@ pub struct QueueRead {
     pub max: QueueOffset,
     /// Messages read.
     pub messages: u32,
-    /// Position of the last one, if any.
+    /// Position of the last one that was looked at, whether it was accepted or not.
     pub last_position: Option<PhysicalOffset>,
 }
 

@@ -35,6 +35,10 @@ impl World {
 
     /// A pull of four messages of `orders`.
     fn pull(&self, from: u64) -> Pull {
+        self.pull_of("*", from)
+    }
+
+    fn pull_of(&self, expression: &str, from: u64) -> Pull {
         let request = PullRequest {
             group: "readers",
             topic: "orders",
@@ -42,12 +46,12 @@ impl World {
             offset: from as i64,
             messages_max: 4,
             bytes_max: None,
-            subscription: Some(("*", None)),
+            subscription: Some((expression, None)),
             version: 0,
             lite: false,
         };
         let pull = self.services.pulls.admit(&request, self.services.clock.now()).unwrap();
-        let limits = ReadLimits { waits_within: FAR_BYTES, ..pull.limits };
+        let limits = ReadLimits { waits_within: FAR_BYTES, scan_max: 4, ..pull.limits };
         Pull { limits, ..pull }
     }
 
@@ -100,4 +104,27 @@ fn reader_at_the_end_of_a_queue_that_others_left_far_behind_has_caught_up() {
     assert!(world.may_be_held(6));
     world.store("orders", 1);
     assert!(!world.goes_on_far_behind(6), "what comes next is at hand");
+}
+
+#[test]
+fn reader_that_wants_none_of_the_messages_goes_on_far_behind_as_well() {
+    let world = World::new();
+    let places = world.store("orders", MANY);
+    let (mut from, mut far) = (0, 0);
+    while from < MANY as u64 {
+        let pull = world.pull_of("none", from);
+        // As the front door does it.
+        let read = if world.goes_on_far_behind(from) {
+            far += 1;
+            world.services.pulls.read_far_behind(&pull, &mut BytesMut::new()).unwrap()
+        } else {
+            world.services.pulls.read_at_hand(&pull, &mut BytesMut::new()).unwrap().unwrap()
+        };
+        assert_eq!((read.status, read.next), (ReadStatus::NoMatch, QueueOffset(from + 4)));
+        from += 4;
+        let behind = world.services.store.written().0 - places[from as usize - 1].0;
+        assert_eq!(world.goes_on_far_behind(from), behind > FAR_BYTES, "{behind}, at {from}");
+    }
+    assert!((1..MANY as u64 / 4 - 1).contains(&far), "{far} reads were far behind");
+    assert!(world.may_be_held(from), "it has caught up");
 }
