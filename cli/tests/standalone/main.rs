@@ -173,7 +173,10 @@ fn signal_ends_a_start_that_is_under_way_at_once_and_with_success() {
 fn log_size_that_is_too_small_or_unknown_ways_at_a_full_log_end_it_and_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let cases: [(&[&str], &str); 2] = [
-        (&["--segment-size", "16Mi", "--log-size-max", "64Mi"], "log_size_max is 64Mi"),
+        (
+            &["--segment-size", "16Mi", "--log-size-max", "64Mi"],
+            "log_size_max is 64Mi, expected 128Mi to 1024Ti: at least eight times segment_size",
+        ),
         (&["--on-full", "delete"], "possible values: refuse, delete_oldest"),
     ];
     for (arguments, words) in cases {

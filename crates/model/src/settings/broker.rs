@@ -274,17 +274,22 @@ impl BrokerSettings {
     }
 
     fn validate_log_size(&self, any: Bytes) -> Result<(), InvalidSetting> {
-        let segments = |count: u64| Bytes::new(count * self.segment_size.get());
-        if let Some(size) = self.log_size_max {
-            check_range("log_size_max", size, segments(8)..=any)?;
-        }
+        let segment = self.segment_size;
+        let segments = |count: u64| Bytes::new(count * segment.get());
+        // Who meets such a bound does not find its numbers in the reference: they follow from other settings.
+        let check = |key, size: Option<Bytes>, range, rule: &str| {
+            let outcome = size.map_or(Ok(()), |size| check_range(key, size, range));
+            outcome.map_err(|error| InvalidSetting {
+                expected: format!("{}: {rule}, and segment_size is {segment}", error.expected),
+                ..error
+            })
+        };
+        let rule = "at least eight times segment_size";
+        check("log_size_max", self.log_size_max, segments(8)..=any, rule)?;
         // Retention by size comes before the log is full: beside it there are the reserve and segments being made.
         let most = self.log_size_max.map_or(any, |size| Bytes::new(size.get() - segments(4).get()));
-        check_range(
-            "retention_size",
-            self.retention_size.unwrap_or(segments(2)),
-            segments(2)..=most,
-        )
+        let rule = "at least twice segment_size, at most log_size_max less four times that";
+        check("retention_size", self.retention_size, segments(2)..=most, rule)
     }
 
     fn validate_counts(&self) -> Result<(), InvalidSetting> {
@@ -331,8 +336,13 @@ mod tests {
         };
         let refused = |settings: BrokerSettings| settings.validate().unwrap_err().to_string();
         assert_eq!(of(128, 64).validate(), Ok(()));
-        assert!(refused(of(127, 32)).starts_with("log_size_max is 127Mi"));
-        assert!(refused(of(128, 65)).starts_with("retention_size is 65Mi"));
+        let rule = "at least eight times segment_size, and segment_size is 16Mi";
+        let expected = format!("log_size_max is 127Mi, expected 128Mi to 1024Ti: {rule}");
+        assert_eq!(refused(of(127, 32)), expected);
+        let rule = "at least twice segment_size, at most log_size_max less four times that, \
+                    and segment_size is 16Mi";
+        let expected = format!("retention_size is 65Mi, expected 32Mi to 64Mi: {rule}");
+        assert_eq!(refused(of(128, 65)), expected);
         let wish = serde_yaml::from_str::<BrokerSettings>("on_full: delete_oldest").unwrap();
         assert_eq!(wish.on_full, OnFull::DeleteOldest);
     }
