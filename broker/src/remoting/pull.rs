@@ -200,7 +200,6 @@ fn outcome(status: ReadStatus, offset: i64) -> (ResponseCode, &'static str) {
     match status {
         ReadStatus::Found => (Code::SUCCESS, "FOUND"),
         ReadStatus::NoMatch => (Code::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE"),
-        ReadStatus::Removed => (Code::PULL_RETRY_IMMEDIATELY, "MESSAGE_WAS_REMOVING"),
         ReadStatus::Empty if offset == 0 => (Code::PULL_NOT_FOUND, "NO_MESSAGE_IN_QUEUE"),
         ReadStatus::Empty => (Code::PULL_OFFSET_MOVED, "NO_MESSAGE_IN_QUEUE"),
         ReadStatus::TooSmall => (Code::PULL_OFFSET_MOVED, "OFFSET_TOO_SMALL"),

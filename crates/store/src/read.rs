@@ -2,12 +2,15 @@
 //! Invariant: every record given out was verified; a tail read never touches the views.
 //! Leaves filters to its callers and the bytes' way to a socket to the broker.
 
+mod picked;
+
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use gantry_model::{PhysicalOffset, QueueId, QueueOffset};
 use gantry_record::RecordView;
 
+pub(crate) use self::picked::Picked;
 use crate::{
     errors::ReadError,
     log::{self, Patience, RECORD_BYTES_LIMIT},
@@ -45,11 +48,19 @@ impl Store {
         accept: &dyn Fn(i64) -> bool,
         out: &mut BytesMut,
     ) -> Result<QueueRead, ReadError> {
-        let found = self.find_queue(topic, queue)?;
-        let bounds = match &found {
-            Some(queue) => self.bounds_of(topic, queue)?,
-            None => Bounds { min: QueueOffset(0), max: QueueOffset(0) },
+        let nothing = |status, next, Bounds { min, max }| QueueRead {
+            status,
+            next,
+            min,
+            max,
+            messages: 0,
+            last_position: None,
         };
+        let Some(queue) = self.find_queue(topic, queue)? else {
+            let bounds = Bounds { min: QueueOffset(0), max: QueueOffset(0) };
+            return Ok(nothing(ReadStatus::Empty, QueueOffset(0), bounds));
+        };
+        let bounds = self.bounds_of(topic, &queue)?;
         let (status, next) = match from {
             _ if bounds.max.0 == 0 => (ReadStatus::Empty, QueueOffset(0)),
             _ if from < bounds.min => (ReadStatus::TooSmall, bounds.min),
@@ -57,28 +68,51 @@ impl Store {
             _ if from > bounds.max => (ReadStatus::BeyondEnd, bounds.max),
             _ => (ReadStatus::NoMatch, from),
         };
-        let Bounds { min, max } = bounds;
-        let mut read = QueueRead { status, next, min, max, messages: 0, last_position: None };
-        if let (ReadStatus::NoMatch, Some(queue)) = (status, found) {
-            let mut picked = Picked::new(from, limits, accept);
-            self.visit_entries(&queue, from, max, &mut |offset, entry| picked.look(offset, entry))?;
-            if !picked.is_full {
-                // There may be a gap in front of the end.
-                picked.next = max;
-            }
-            self.deliver(&picked, &mut read, out)?;
+        let mut read = nothing(status, next, bounds);
+        if status != ReadStatus::NoMatch {
+            return Ok(read);
         }
-        Ok(read)
+        let mut picked = Picked::new(from, limits, accept);
+        if self.read_within(topic, &queue, &mut picked, &mut read, out)? {
+            return Ok(read);
+        }
+        // As if it had come a moment later: who misses messages is told so, and from where on they are there.
+        let bounds = self.bounds_of(topic, &queue)?;
+        Ok(nothing(ReadStatus::TooSmall, bounds.min, bounds))
     }
 
+    /// Reads within the bounds that `read` has. Returns whether what lies there is still there: messages at its
+    /// begin may have been let go since the bounds were found, and then nothing is read.
+    pub(crate) fn read_within(
+        &self,
+        topic: &Topic,
+        queue: &Queue,
+        picked: &mut Picked<'_>,
+        read: &mut QueueRead,
+        out: &mut BytesMut,
+    ) -> Result<bool, ReadError> {
+        let from = picked.next;
+        self.visit_entries(queue, from, read.max, &mut |offset, entry| picked.look(offset, entry))?;
+        if !picked.is_full {
+            // There may be a gap in front of the end.
+            picked.next = read.max;
+        }
+        // Views drop the entries of what was let go.
+        let has_gap = picked.next.0 - from.0 != u64::from(picked.scanned);
+        if has_gap && from < self.bounds_of(topic, queue)?.min {
+            return Ok(false);
+        }
+        self.deliver(picked, read, out)
+    }
+
+    /// Returns whether the first of the messages were still there.
     fn deliver(
         &self,
         picked: &Picked<'_>,
         read: &mut QueueRead,
         out: &mut BytesMut,
-    ) -> Result<(), ReadError> {
+    ) -> Result<bool, ReadError> {
         (read.next, read.last_position) = (picked.next, picked.last);
-        let mut removed = false;
         let mut entries = &picked.entries[..];
         let patience = self.patience_at(entries.first(), picked.limits);
         if let (Patience::AtHand, Some(first)) = (patience, entries.first())
@@ -89,24 +123,21 @@ impl Store {
         let ranges = entries.iter().map(|entry| entry.position..entry.end());
         self.log.read_ahead(patience, ranges);
         let before = out.len();
-        while let Some(first) = entries.first() {
+        while !entries.is_empty() {
             let run = adjacent(entries);
             match self.read_run(&entries[..run], patience, out) {
                 Ok(Some(messages)) => read.messages += messages,
-                Ok(None) => removed |= first.position < self.log_start(),
+                Ok(None) => return Ok(end_behind_given(read, &out[before..])),
                 Err(error @ ReadError::Log { .. }) => {
-                    return end_before_refused(read, &out[before..], error);
+                    let has_given = end_behind_given(read, &out[before..]);
+                    return if has_given { Ok(true) } else { Err(error) };
                 }
                 Err(error) => return Err(error),
             }
             entries = &entries[run..];
         }
-        read.status = match read.messages {
-            0 if removed => ReadStatus::Removed,
-            0 => ReadStatus::NoMatch,
-            _ => ReadStatus::Found,
-        };
-        Ok(())
+        read.status = if read.messages == 0 { ReadStatus::NoMatch } else { ReadStatus::Found };
+        Ok(true)
     }
 
     /// A read that begins near the end of the log may wait: the disk is hardly ever asked for what was just written.
@@ -119,7 +150,7 @@ impl Store {
         }
     }
 
-    /// Reads records that lie one behind another; `None`: they are no longer there.
+    /// Reads records that lie one behind another; `None`: one is no longer there, and `out` has those before it.
     fn read_run(
         &self,
         run: &[Entry],
@@ -136,7 +167,7 @@ impl Store {
                 return Err(ReadError::NotAtHand { position });
             }
             // A record that can be read alone should not be lost with its neighbour.
-            Err(_) if run.len() > 1 => return self.read_each(run, patience, out).map(Some),
+            Err(_) if run.len() > 1 => return self.read_each(run, patience, out),
             Err(error @ (log::ReadError::OutOfRange { .. } | log::ReadError::Truncated { .. })) => {
                 self.note_damage(position..run[0].end(), error.to_string());
                 return Ok(Some(0));
@@ -151,7 +182,7 @@ impl Store {
             if let Err(error) = verify(&out[at..end], entry.position) {
                 out.truncate(before);
                 if run.len() > 1 {
-                    return self.read_each(run, patience, out).map(Some);
+                    return self.read_each(run, patience, out);
                 }
                 self.note_damage(entry.position..entry.end(), error.to_string());
                 return Ok(Some(0));
@@ -166,12 +197,14 @@ impl Store {
         run: &[Entry],
         patience: Patience,
         out: &mut BytesMut,
-    ) -> Result<u32, ReadError> {
+    ) -> Result<Option<u32>, ReadError> {
         let mut messages = 0;
         for entry in run {
-            messages += self.read_run(std::slice::from_ref(entry), patience, out)?.unwrap_or(0);
+            let alone = self.read_run(std::slice::from_ref(entry), patience, out)?;
+            let Some(read) = alone else { return Ok(None) };
+            messages += read;
         }
-        Ok(messages)
+        Ok(Some(messages))
     }
 
     /// The entry of a message; `None` outside of the queue's bounds.
@@ -407,12 +440,9 @@ impl Store {
     }
 }
 
-/// The disk has refused a record: those before it are given out, and whoever goes on behind them gets the error.
-fn end_before_refused(
-    read: &mut QueueRead,
-    given: &[u8],
-    error: ReadError,
-) -> Result<(), ReadError> {
+/// The next record cannot be read: those before it are given out, if there are any, and whoever goes on behind them
+/// is told why. Returns whether there are any.
+fn end_behind_given(read: &mut QueueRead, given: &[u8]) -> bool {
     read.messages = 0;
     // Each of them was verified when it was read.
     for record in gantry_record::records(given).map_while(Result::ok) {
@@ -420,66 +450,14 @@ fn end_before_refused(
         read.next = record.queue_offset().plus(1);
         read.last_position = Some(record.position());
     }
-    if read.messages == 0 {
-        return Err(error);
+    if read.messages > 0 {
+        read.status = ReadStatus::Found;
     }
-    read.status = ReadStatus::Found;
-    Ok(())
+    read.messages > 0
 }
 
 /// Number of entries at the front that lie one behind another in the log.
 fn adjacent(entries: &[Entry]) -> usize {
     let pairs = entries.windows(2);
     1 + pairs.take_while(|pair| pair[0].end() == pair[1].position).count()
-}
-
-/// Chooses entries within the limits.
-struct Picked<'a> {
-    limits: ReadLimits,
-    accept: &'a dyn Fn(i64) -> bool,
-    entries: Vec<Entry>,
-    bytes: usize,
-    scanned: u32,
-    is_full: bool,
-    next: QueueOffset,
-    /// Where the last one lies that was looked at.
-    last: Option<PhysicalOffset>,
-}
-
-impl<'a> Picked<'a> {
-    fn new(from: QueueOffset, limits: ReadLimits, accept: &'a dyn Fn(i64) -> bool) -> Self {
-        let entries = Vec::with_capacity(limits.messages_max.min(64) as usize);
-        Self {
-            limits,
-            accept,
-            entries,
-            bytes: 0,
-            scanned: 0,
-            is_full: false,
-            next: from,
-            last: None,
-        }
-    }
-
-    fn look(&mut self, offset: QueueOffset, entry: Entry) -> Step {
-        if self.scanned >= self.limits.scan_max
-            || self.entries.len() >= self.limits.messages_max as usize
-        {
-            self.is_full = true;
-            return Step::Stop;
-        }
-        if (self.accept)(entry.tag_hash) {
-            let bytes = self.bytes + entry.size as usize;
-            if !self.entries.is_empty() && bytes > self.limits.bytes_max {
-                self.is_full = true;
-                return Step::Stop;
-            }
-            self.bytes = bytes;
-            self.entries.push(entry);
-        }
-        self.scanned += 1;
-        self.next = offset.plus(1);
-        self.last = Some(entry.position);
-        Step::Next
-    }
 }

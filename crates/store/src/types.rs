@@ -47,14 +47,12 @@ pub enum ReadStatus {
     NoMatch,
     /// The queue never had a message.
     Empty,
-    /// The offset is below the queue's first.
+    /// The offset is below the queue's first, or came to be so while it was read.
     TooSmall,
     /// The offset is the one that the next message gets.
     AtEnd,
     /// The offset is beyond that.
     BeyondEnd,
-    /// The messages there went while they were read.
-    Removed,
 }
 
 /// Outcome of a read.

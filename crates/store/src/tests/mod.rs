@@ -26,6 +26,7 @@ mod pending;
 mod power_cut;
 mod queues;
 mod recovery;
+mod removed;
 mod retention;
 mod timers;
 mod topics;
