@@ -1,5 +1,6 @@
 //! The broker's background threads: sync, views, timers, upkeep.
-//! Invariant: every failure is logged here and counted; a sync that fails makes the broker refuse messages.
+//! Invariant: every failure is counted, and logged unless the last try failed alike; a sync that fails makes the broker
+//! refuse messages.
 //! Leaves the work itself to store and services, and what upkeep does each second to `tend`.
 
 mod tend;

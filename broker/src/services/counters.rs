@@ -167,7 +167,7 @@ pub struct Counters {
     pub timers_dropped: AtomicU64,
     /// Pulls that were held.
     pub held_pulls: AtomicU64,
-    /// Background work that failed; each failure is logged.
+    /// Background work that failed; each new failure is logged.
     pub failures: AtomicU64,
 }
 

@@ -1,9 +1,9 @@
 //! What upkeep does, each second and each ten: offsets, expiry, room, retention, and the key index when it is due.
-//! Invariant: a wake-up for the key index does nothing else, however often it comes; a log that has stopped is left as
-//! it is.
+//! Invariant: a wake-up for the key index does nothing else, however often it comes, and nothing at all while that has
+//! failed; a log that has stopped is left as it is.
 //! Leaves to `upkeep` the threads and what wakes this one.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{error::Error, sync::atomic::Ordering, time::Duration};
 
 use gantry_model::PhysicalOffset;
 use gantry_store::Now;
@@ -35,6 +35,8 @@ struct Tending {
     slow_ms: u64,
     newest_segment: Option<PhysicalOffset>,
     room: Room,
+    key_index: Attempts,
+    maintenance: Attempts,
 }
 
 impl Tending {
@@ -42,7 +44,14 @@ impl Tending {
     fn new(services: &Services) -> Self {
         let now_ms = services.clock.monotonic_ms();
         let newest_segment = services.store.newest_segment();
-        Self { round_ms: now_ms, slow_ms: now_ms, newest_segment, room: Room::default() }
+        Self {
+            round_ms: now_ms,
+            slow_ms: now_ms,
+            newest_segment,
+            room: Room::default(),
+            key_index: Attempts::default(),
+            maintenance: Attempts::default(),
+        }
     }
 
     /// Time until the next round.
@@ -52,8 +61,12 @@ impl Tending {
 
     /// Indexes keys, and does the whole round if it is time for it or it `is_wanted` before.
     fn wake(&mut self, services: &Services, now: Now, is_wanted: bool) {
-        index_keys(services);
-        if is_wanted || self.rest(now).is_zero() {
+        let is_round = is_wanted || self.rest(now).is_zero();
+        // A disk that refuses is tried again with the rest of the upkeep: until then the index stays due.
+        if is_round || !self.key_index.have_failed() {
+            self.index_keys(services);
+        }
+        if is_round {
             self.round_ms = now.monotonic_ms;
             self.round(services, now);
         }
@@ -93,18 +106,75 @@ impl Tending {
         let is_wanted = rolled || (is_short && self.room.may_maintain);
         if is_wanted || is_slow {
             self.newest_segment = services.store.newest_segment();
-            self.room.may_maintain = maintain(services, now);
+            self.room.may_maintain = self.maintain(services, now);
         }
+    }
+
+    fn index_keys(&mut self, services: &Services) {
+        if !services.lifecycle.has_failed() && services.store.is_key_index_due() {
+            let outcome = services.store.index_keys();
+            self.key_index.tell(services, "index of keys", &outcome);
+        }
+    }
+
+    /// Whether it succeeded.
+    fn maintain(&mut self, services: &Services, now: Now) -> bool {
+        // What a stopped log holds is for recovery to find out: nothing of it is given up.
+        if services.lifecycle.has_failed() {
+            return false;
+        }
+        let outcome = services.store.maintain(now);
+        if let Ok(done) = &outcome {
+            tracing::debug!(?done, "store maintained");
+        }
+        self.maintenance.tell(services, "upkeep of the store", &outcome);
+        outcome.is_ok()
     }
 }
 
-fn index_keys(services: &Services) {
-    // A disk that refuses is tried again with the rest of the upkeep.
-    if !services.lifecycle.has_failed()
-        && services.store.is_key_index_due()
-        && let Err(error) = services.store.index_keys()
-    {
-        failed(services, "index of keys", &error);
+/// Work that is tried again and again, and why it failed the last time.
+#[derive(Default)]
+struct Attempts {
+    failure: Option<String>,
+}
+
+/// What is worth a line.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    Fails,
+    Works,
+}
+
+impl Attempts {
+    fn have_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Counts a failure, and says in the log when the work fails in a new way and when it works again.
+    fn tell<T, E: Error + 'static>(
+        &mut self,
+        services: &Services,
+        what: &str,
+        outcome: &Result<T, E>,
+    ) {
+        let error = outcome.as_ref().err().map(|error| error as &(dyn Error + 'static));
+        match (self.note(error), error) {
+            (Some(News::Fails), Some(error)) => failed(services, what, error),
+            (Some(News::Works), _) => tracing::info!("{what} works again"),
+            (_, Some(_)) => services.counters.failed(),
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, error: Option<&(dyn Error + 'static)>) -> Option<News> {
+        // The first cause alone: what it stopped may be another file each time.
+        let cause = std::iter::successors(error, |&error| error.source()).last();
+        let failure = cause.map(ToString::to_string);
+        if failure == self.failure {
+            return None;
+        }
+        self.failure = failure;
+        Some(if self.have_failed() { News::Fails } else { News::Works })
     }
 }
 
@@ -115,22 +185,6 @@ fn mark_if_idle(services: &Services) {
     if let Err(error) = services.store.mark_if_idle() {
         failed(services, "mark at the end of the log", &error);
     }
-}
-
-/// Whether it succeeded.
-fn maintain(services: &Services, now: Now) -> bool {
-    // What a stopped log holds is for recovery to find out: nothing of it is given up.
-    if services.lifecycle.has_failed() {
-        return false;
-    }
-    match services.store.maintain(now) {
-        Ok(done) => tracing::debug!(?done, "store maintained"),
-        Err(error) => {
-            failed(services, "upkeep of the store", &error);
-            return false;
-        }
-    }
-    true
 }
 
 /// What upkeep knows of the log's room.
@@ -188,6 +242,17 @@ mod tests {
         services.store.stage_offset(OffsetCommit { group, topic: topic.id, queue, offset });
     }
 
+    /// Stores messages until the index is due.
+    fn make_due(services: &Services, topic: &Arc<Topic>) {
+        while !services.store.is_key_index_due() {
+            make_busy(services, topic);
+        }
+    }
+
+    fn failures(services: &Services) -> u64 {
+        services.counters.failures.load(Ordering::Relaxed)
+    }
+
     fn later(from_ms: u64, ms: u64) -> Now {
         Now { wall_ms: 1_700_000_000_000 + ms, monotonic_ms: from_ms + ms }
     }
@@ -220,5 +285,56 @@ mod tests {
         tending.wake(&services, later(tending.round_ms, 1), true);
         assert_eq!(services.store.staged(), 0);
         assert!(!services.store.is_key_index_due());
+    }
+
+    #[test]
+    fn key_index_that_fails_is_tried_again_with_the_next_round_and_not_at_each_wake_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let services = services_with(dir.path(), |options| options.key_bytes = 4096);
+        let config = TopicConfig::new(TopicName::new("orders").unwrap(), 1);
+        let topic = services.store.put_topic(config, services.clock.now()).unwrap().0;
+        let mut tending = Tending::new(&services);
+        let begun_ms = tending.round_ms;
+        let folder = dir.path().join("keys");
+        std::fs::remove_dir_all(&folder).unwrap();
+        // Until there are enough for a file.
+        for _ in 0..100 {
+            if !tending.key_index.have_failed() {
+                make_due(&services, &topic);
+                tending.wake(&services, later(begun_ms, 0), false);
+            }
+        }
+        assert_eq!(failures(&services), 1);
+        make_due(&services, &topic);
+        for ms in [10, 500, 999] {
+            tending.wake(&services, later(begun_ms, ms), false);
+            assert_eq!(failures(&services), 1, "{ms}");
+        }
+        tending.wake(&services, later(begun_ms, 1_000), false);
+        assert_eq!(failures(&services), 2);
+        std::fs::create_dir(&folder).unwrap();
+        make_due(&services, &topic);
+        tending.wake(&services, later(begun_ms, 2_000), false);
+        assert!(!tending.key_index.have_failed());
+        make_due(&services, &topic);
+        tending.wake(&services, later(begun_ms, 2_001), false);
+        assert!(!services.store.is_key_index_due(), "at each wake-up again");
+    }
+
+    #[test]
+    fn each_new_failure_is_told_once_and_its_end_too() {
+        let mut attempts = Attempts::default();
+        let failed = |what: &str| std::io::Error::other(what.to_owned());
+        let mut note = |error: Option<&str>| {
+            let error = error.map(failed);
+            attempts.note(error.as_ref().map(|error| error as &(dyn Error + 'static)))
+        };
+        assert_eq!(note(None), None);
+        assert_eq!(note(Some("no such folder")), Some(News::Fails));
+        assert_eq!(note(Some("no such folder")), None);
+        assert_eq!(note(Some("no space")), Some(News::Fails));
+        assert_eq!(note(Some("no space")), None);
+        assert_eq!(note(None), Some(News::Works));
+        assert_eq!(note(None), None);
     }
 }
