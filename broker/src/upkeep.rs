@@ -151,10 +151,8 @@ fn apply(services: &Services, stop: &Stop) {
     let mut pace = Pace::default();
     let room = || (services.store.newest_segment(), services.store.shortage().is_some());
     let mut known = room();
-    while !stop.is_set() {
-        services.synced.wait(TICK);
-        let has_applied = apply_all(services, &mut pace, &mut failure);
-        // What retention may let go has been applied.
+    // Also between batches: with busy senders and few processors there may always be another one.
+    let mut wake_upkeep = || {
         let found = room();
         if found != known {
             known = found;
@@ -163,6 +161,10 @@ fn apply(services: &Services, stop: &Stop) {
         if services.store.is_key_index_due() {
             stop.upkeep.notify();
         }
+    };
+    while !stop.is_set() {
+        services.synced.wait(TICK);
+        let has_applied = apply_all(services, &mut pace, &mut failure, &mut wake_upkeep);
         if let Some(due_ms) = services.store.next_due_ms() {
             services.timer_signal.parked(due_ms);
         }
@@ -200,11 +202,18 @@ impl Pace {
     }
 }
 
-/// Whether there was anything to move.
-fn apply_all(services: &Services, pace: &mut Pace, failure: &mut ViewFailure) -> bool {
+/// Whether there was anything to move. Calls `after_each` batch, the last of which is empty or fails.
+fn apply_all(
+    services: &Services,
+    pace: &mut Pace,
+    failure: &mut ViewFailure,
+    after_each: &mut dyn FnMut(),
+) -> bool {
     let mut has_applied = false;
     loop {
-        match services.store.apply_views(pace.entries()) {
+        let outcome = services.store.apply_views(pace.entries());
+        after_each();
+        match outcome {
             Ok(applied) => {
                 failure.passed(services);
                 if applied == 0 {
@@ -269,4 +278,35 @@ fn be_nice() {
 fn scrub(services: &Services, stop: &Stop) {
     be_nice();
     crate::scrub::run(services, &|| stop.is_set(), &stop.scrub);
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_model::{TopicConfig, TopicName};
+
+    use super::*;
+    use crate::services::fixture::{services_with, store_message};
+
+    #[test]
+    fn upkeep_hears_of_a_full_segment_while_there_is_more_for_the_views() {
+        let dir = tempfile::tempdir().unwrap();
+        let services = services_with(dir.path(), |options| options.segment_bytes = 64 << 10);
+        let config = TopicConfig::new(TopicName::new("orders").unwrap(), 1);
+        let topic = services.store.put_topic(config, services.clock.now()).unwrap().0;
+        let store = &services.store;
+        let first = store.newest_segment();
+        let body = "x".repeat(1_000);
+        for _ in 0..2 * APPLY_STEP {
+            store_message(&services, &topic, &[("note", &body)], None);
+        }
+        let mut seen = Vec::new();
+        let has_applied =
+            apply_all(&services, &mut Pace::default(), &mut ViewFailure::default(), &mut || {
+                seen.push((store.newest_segment() != first, store.status().applied));
+            });
+        assert!(has_applied);
+        assert!(seen.len() >= 3, "{seen:?}");
+        assert!(seen[0].0 && seen[0].1 < store.written(), "{seen:?}");
+        assert_eq!(seen.last().unwrap().1, store.written());
+    }
 }

@@ -59,16 +59,17 @@ impl Tending {
         TICK.saturating_sub(Duration::from_millis(now.monotonic_ms.saturating_sub(self.round_ms)))
     }
 
-    /// Indexes keys, and does the whole round if it is time for it or it `is_wanted` before.
+    /// Indexes keys, and before that does the whole round if it is time for it or it `is_wanted` before: senders may be
+    /// about to need the room of what is to go, and the keys of that need no index.
     fn wake(&mut self, services: &Services, now: Now, is_wanted: bool) {
         let is_round = is_wanted || self.rest(now).is_zero();
-        // A disk that refuses is tried again with the rest of the upkeep: until then the index stays due.
-        if is_round || !self.key_index.have_failed() {
-            self.index_keys(services);
-        }
         if is_round {
             self.round_ms = now.monotonic_ms;
             self.round(services, now);
+        }
+        // A disk that refuses is tried again with the rest of the upkeep: until then the index stays due.
+        if is_round || !self.key_index.have_failed() {
+            self.index_keys(services);
         }
     }
 
@@ -319,6 +320,33 @@ mod tests {
         make_due(&services, &topic);
         tending.wake(&services, later(begun_ms, 2_001), false);
         assert!(!services.store.is_key_index_due(), "at each wake-up again");
+    }
+
+    #[test]
+    fn oldest_go_before_keys_are_indexed_so_that_those_of_what_is_gone_need_no_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let services = services_with(dir.path(), |options| {
+            options.key_bytes = 512;
+            options.segment_bytes = 64 << 10;
+            options.retention.bytes = Some(128 << 10);
+        });
+        let config = TopicConfig::new(TopicName::new("orders").unwrap(), 1);
+        let topic = services.store.put_topic(config, services.clock.now()).unwrap().0;
+        let mut tending = Tending::new(&services);
+        let store = |entries: &[(&str, &str)]| {
+            store_message(&services, &topic, entries, None);
+        };
+        (0..20).for_each(|_| store(&[("KEYS", "a b c")]));
+        let note = "x".repeat(10_000);
+        (0..40).for_each(|_| store(&[("note", &note)]));
+        make_due(&services, &topic);
+        while services.store.apply_views(1_000).unwrap() > 0 {}
+        // The first twenty have more keys than the index holds without a file.
+        std::fs::remove_dir_all(dir.path().join("keys")).unwrap();
+        tending.wake(&services, later(tending.round_ms, 1), true);
+        assert!(services.store.log_start().0 > 0);
+        assert!(!services.store.is_key_index_due());
+        assert_eq!(failures(&services), 0);
     }
 
     #[test]

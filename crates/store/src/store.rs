@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Steps in which one round of upkeep reads the log for its keys; between two, senders are given room.
-const INDEX_STEPS: usize = 8;
+const INDEX_STEPS: usize = 32;
 /// Records after which the views are flushed: a replay of them takes about a second.
 const FLUSH_RECORDS: u64 = 1_000_000;
 /// Bytes of log after which the views are flushed.

@@ -17,7 +17,7 @@ use crate::{
 /// Bytes of log whose keys are added at a time: a file of the index is not much longer than it has to be.
 const ADDED_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of log that one call reads for its keys: a moment's work, after which senders may want room.
-const READ_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const READ_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Receives the keys of a record and its end.
 type VisitKeys<'a> = dyn FnMut(&[KeyEntry], PhysicalOffset) -> Result<(), KeyError> + 'a;
