@@ -13,7 +13,7 @@ use std::{
 use super::memory_files::{Content, Image, MemoryFiles, NameChange, Names, Pending, put};
 
 /// Smallest piece of a write that a crash keeps or loses as a whole, in bytes.
-const SECTOR_BYTES: u64 = 512;
+pub(super) const SECTOR_BYTES: u64 = 512;
 
 /// Which of the legal states are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -68,6 +68,11 @@ pub trait LogFile: Send + Sync {
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Reserves disk space for the first `bytes`, and makes the file at least that long.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// Bytes, from a multiple of them on, that the system has to read from the device if only a part of them is written
+    /// and it no longer has them in memory. Default: what ext4 and XFS are made with, unless asked otherwise.
+    fn block_bytes(&self) -> u64 {
+        4096
+    }
     /// Whether the file has no byte.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    crash_states::Dice,
+    crash_states::{Dice, SECTOR_BYTES},
     files::{Files, LogFile, WriteFailure},
 };
 
@@ -492,5 +492,9 @@ impl LogFile for MemoryFile {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.set_len(bytes)
+    }
+
+    fn block_bytes(&self) -> u64 {
+        SECTOR_BYTES
     }
 }

@@ -139,7 +139,7 @@ impl LogWriter {
         let prefix = self.put_prefix(batch, mark, store_time_ms);
         let start = PhysicalOffset(self.at + prefix.bytes as u64);
         batch.seal(start, store_time_ms);
-        self.write(&batch.buf[HEADROOM_BYTES - prefix.bytes..])?;
+        self.write_padded(&mut batch.buf, HEADROOM_BYTES - prefix.bytes)?;
 
         self.last_time_ms = store_time_ms;
         self.at = start.0 + bytes;
@@ -253,7 +253,7 @@ impl LogWriter {
         // `fits` keeps so many bytes free; only a damaged place could end so near the border.
         if left >= FILLER_BYTES_MIN {
             let filler = own::filler(self.log.store_id(), PhysicalOffset(self.at), left as u32);
-            self.write(&filler)?;
+            self.write(&filler, filler.len())?;
         }
         segment.note_data_end(self.at - segment.base);
         segment.note_last_time(self.last_time_ms);
@@ -301,14 +301,36 @@ impl LogWriter {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
+    /// Writes `buf` from `from` on. Of a file that is written again, a block whose first bytes these are is written to its
+    /// end: the system would read what it held before, were only a part of it written.
+    fn write_padded(&mut self, buf: &mut Vec<u8>, from: usize) -> Result<(), AppendError> {
+        let end = buf.len();
+        buf.resize(end + self.padding((end - from) as u64), 0);
+        let outcome = self.write(&buf[from..], end - from);
+        buf.truncate(end);
+        outcome
+    }
+
+    /// Zeros behind the next `bytes` bytes up to the end of the block in which they end, if they begin it too.
+    fn padding(&self, bytes: u64) -> usize {
+        let Some(segment) = &self.active else { return 0 };
+        let start = self.at - segment.base;
+        let (end, block_bytes) = (start + bytes, segment.file.block_bytes());
+        let block = end - end % block_bytes;
+        let is_begun = start <= block && block < end;
+        let block_end = segment.capacity.min(block + block_bytes);
+        if is_begun { (block_end - end) as usize } else { 0 }
+    }
+
+    /// Writes `bytes`, of which the first `used` are records and the others are padding.
+    fn write(&mut self, bytes: &[u8], used: usize) -> Result<(), AppendError> {
         let segment = self.active.as_ref().expect("a roll comes before the first write");
         let at = self.at - segment.base;
         segment.file.write_at(bytes, at).map_err(|failure| {
             let size = bytes.len() as u64;
             self.after_failed_write(segment, at, size, failure)
         })?;
-        self.log.0.tail.append(self.at, bytes);
+        self.log.0.tail.append(self.at, &bytes[..used]);
         Ok(())
     }
 

@@ -15,6 +15,9 @@ use crate::log::{
     AppendError, Patience, ReadError, Shortage, files::Files, memory_files::Operation,
 };
 
+/// What the disk in memory calls a block.
+const BLOCK_BYTES: usize = 512;
+
 fn writes(world: &World) -> usize {
     world.disk.asked().iter().filter(|asked| asked.operation == Operation::Write).count()
 }
@@ -176,6 +179,32 @@ fn unlink_gives_up_whole_synced_segments_and_uses_two_files_again() {
     // A file that waits may hold records of positions to come: it is not used after a restart.
     let names = Files::list(&world.disk, &world.options.dir).unwrap();
     assert!(names.iter().all(|name| !name.starts_with("free-")), "{names:?}");
+}
+
+/// Else the system would have to read the old block from the device, and whoever sends would wait for it.
+#[test]
+fn block_of_a_file_that_is_written_again_is_written_whole_with_its_first_record() {
+    let mut world = World::new();
+    for _ in 0..12 {
+        world.append_synced(&[&[3; 1000]]);
+    }
+    let reused = world.log.segments()[2].base;
+    assert_eq!(world.writer.unlink_before(reused).unwrap(), 2);
+    let (first, mut old_blocks) = (world.log.segments().len(), 0);
+    for size in (0..).step_by(37) {
+        world.append(&[&vec![7; size % 900]]);
+        if world.log.segments().len() > first + 2 {
+            break;
+        }
+        let (path, at) = world.place(world.writer.next_position().0);
+        if world.log.segments().len() > first {
+            let bytes = world.disk.bytes(&path).unwrap();
+            let (rest, old) = bytes[at..].split_at(at.next_multiple_of(BLOCK_BYTES) - at);
+            assert_eq!(rest, vec![0; rest.len()], "behind {at}");
+            old_blocks += usize::from(old.iter().any(|byte| *byte != 0));
+        }
+    }
+    assert!(old_blocks > 5, "{old_blocks}: what a file held before is there up to the next block");
 }
 
 #[test]
