@@ -1,15 +1,18 @@
 //! Views in RocksDB: one column family for each.
 //! Invariant: the write-ahead log is off and column families flush together, so that what a crash leaves is some
 //! applied batch's end; the commit log brings the rest back.
-//! Leaves threads to its owner: one of them writes.
+//! RocksDB's own threads, which write tables and merge them, leave most of a processor to those that answer.
+//! Leaves other threads to its owner: one of them writes.
 
 use std::{
     ops::Range,
+    panic::resume_unwind,
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
 };
 
 use gantry_model::PhysicalOffset;
@@ -46,6 +49,15 @@ const READ_TRIES: u32 = 5;
 const QUEUE_BLOCK_BYTES: usize = 16 * 1024;
 /// Bits of filter for each key: one look in a hundred is in vain.
 const FILTER_BITS: f64 = 10.0;
+/// Bytes of the first level below the tables that are written. All of it is written again with each four of them, since
+/// each has entries of every queue.
+const LEVEL_BYTES: u64 = 32 << 20;
+/// Bytes of a table from that level on: one has entries of few queues, and what is further down is left as it is where the
+/// tables that are moved there have none of its queues.
+const TABLE_BYTES: u64 = 4 << 20;
+/// How nice RocksDB's threads are: a thread that answers gets three quarters of a processor that it wants too. With less
+/// than a quarter they fall behind senders of large batches, who then wait for them.
+const NICE: i32 = 5;
 
 /// Views on disk.
 pub struct RocksViews {
@@ -117,7 +129,8 @@ impl RocksViews {
         });
         let mut families = families.into_iter().collect::<Result<Vec<_>, _>>()?;
         families.push(unused_family(memory));
-        let db = DB::open_cf_descriptors(&database_options(memory), dir, families)?;
+        let db =
+            in_a_nice_thread(|| DB::open_cf_descriptors(&database_options(memory), dir, families))?;
         let mut write = WriteOptions::default();
         write.disable_wal(true);
         Ok(Self { db, write, log_start, watch: Watch::new(dir) })
@@ -171,6 +184,21 @@ impl RocksViews {
     }
 }
 
+/// Runs `open` in a thread of lower priority, which the threads that RocksDB starts there have from it. The first one that
+/// opens anything starts them for the whole process.
+fn in_a_nice_thread<T: Send>(open: impl FnOnce() -> T + Send) -> T {
+    let run = || {
+        if let Err(error) = rustix::process::nice(NICE) {
+            tracing::debug!(%error, "RocksDB's threads run at full priority");
+        }
+        open()
+    };
+    match thread::scope(|scope| scope.spawn(run).join()) {
+        Ok(outcome) => outcome,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
 fn database_options(memory: RocksMemory) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -221,6 +249,8 @@ fn family_options(
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(memory.write_bytes / 2);
     options.set_max_write_buffer_number(3);
+    options.set_max_bytes_for_level_base(LEVEL_BYTES);
+    options.set_target_file_size_base(TABLE_BYTES);
     Ok(options)
 }
 
