@@ -37,6 +37,7 @@ mod reuse;
 mod scrape;
 mod server;
 mod start_up;
+mod stops;
 mod suite;
 mod target;
 mod topics;

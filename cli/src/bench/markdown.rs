@@ -141,7 +141,9 @@ Server and load generator each have a core of their own and talk over loopback; 
 server with async flush, no replica, 1 KiB bodies with `KEYS` and `UNIQ_KEY`, the key index on. Times count from the
 intended send time. CPU/MSG is the server's user and system time. MEMORY is the server's anonymous memory at the end.
 RANGE is the least and the greatest rate of all rounds; FAILED counts failed and refused requests of the shown round,
-warm-up included. BAR is what the project asks of itself.
+warm-up included. BAR is what the project asks of itself. `machine_stopped_ms` is the time of the shown round in which no
+processor ran anything, as on a virtual machine that has used up its share of its host: a thread of high priority on each
+came more than 10 ms too late, on all of them at once. It is not shown where there was none.
 
 - **W1** produce to one topic of 4 queues, 4 connections with 64 requests in flight each. **W2** the same with 128 B, one
   by one and in batches of 32.

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::{
     load::{Outcome, Shared},
     process::{CallCounter, CallSource, Sample},
+    stops::StopWatch,
 };
 use crate::progress::Progress;
 
@@ -85,6 +86,9 @@ pub(crate) struct Measured {
     pub server: Option<ServerCost>,
     /// Processor time that the load generator itself spent for each message, in microseconds.
     pub generator_cpu_us_per_message: f64,
+    /// Time in the window in which the whole machine stood still, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_stopped_ms: Option<f64>,
 }
 
 /// Watches a run whose threads are `threads`: warm-up, window, stop. Then the threads drain.
@@ -137,10 +141,16 @@ fn watch<T>(
     for shared in [first, second] {
         shared.measure_from_ns.store(shared.clock.now_ns(), Relaxed);
     }
+    let stops = StopWatch::start();
     wait(window.duration, "measuring");
     let after = [Counters::take(first, server_pid)?, Counters::take(second, server_pid)?];
     let calls = calls.map(CallCounter::finish).transpose()?;
-    Ok((compare(&before[0], &after[0], calls), compare(&before[1], &after[1], calls)))
+    let machine_stopped_ms = stops.finish().map(|stopped| stopped.as_secs_f64() * 1e3);
+    let measured = |index: usize| Measured {
+        machine_stopped_ms,
+        ..compare(&before[index], &after[index], calls)
+    };
+    Ok((measured(0), measured(1)))
 }
 
 struct Counters {
@@ -183,6 +193,7 @@ fn compare(before: &Counters, after: &Counters, calls: Option<(u64, CallSource)>
         rate_per_s: messages as f64 / seconds,
         server,
         generator_cpu_us_per_message: each(after.generator_cpu_us - before.generator_cpu_us),
+        machine_stopped_ms: None,
     }
 }
 

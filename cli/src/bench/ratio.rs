@@ -300,6 +300,7 @@ mod tests {
             rate_per_s,
             server: Some(server),
             generator_cpu_us_per_message: 0.0,
+            machine_stopped_ms: None,
         };
         let mut row = Row::of_figures("W1", "x".into(), []);
         row.measured = Some(measured);

@@ -155,6 +155,9 @@ pub(crate) fn cells(row: &Row) -> [String; 12] {
     let server = row.measured.as_ref().and_then(|measured| measured.server);
     let measured = |value: fn(&Measured) -> String| row.measured.as_ref().map_or_else(dash, value);
     let figures = row.figures.iter().map(|(name, value)| format!("{name}={}", rounded(*value)));
+    let stopped = row.measured.as_ref().and_then(|measured| measured.machine_stopped_ms);
+    let stopped = stopped.filter(|ms| *ms > 0.0);
+    let stopped = stopped.map(|ms| format!("machine_stopped_ms={}", rounded(ms)));
     let refusals = row.refusals.iter().map(|(code, count)| format!("code {code}: {count}"));
     [
         row.scenario.clone(),
@@ -168,7 +171,12 @@ pub(crate) fn cells(row: &Row) -> [String; 12] {
         server.map_or_else(dash, |server| rounded(server.calls_per_message)),
         server.map_or_else(dash, |server| bytes_text(server.anonymous_bytes)),
         row.measured.as_ref().map_or_else(dash, |_| row.failed().to_string()),
-        figures.chain(refusals).chain(row.failure.clone()).collect::<Vec<_>>().join(", "),
+        figures
+            .chain(stopped)
+            .chain(refusals)
+            .chain(row.failure.clone())
+            .collect::<Vec<_>>()
+            .join(", "),
     ]
 }
 
