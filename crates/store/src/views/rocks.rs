@@ -1,7 +1,7 @@
 //! Views in RocksDB: one column family for each.
 //! Invariant: the write-ahead log is off and column families flush together, so that what a crash leaves is some
 //! applied batch's end; the commit log brings the rest back.
-//! RocksDB's own threads, which write tables and merge them, leave most of a processor to those that answer.
+//! RocksDB's thread that merges tables leaves most of a processor to those that answer.
 //! Leaves other threads to its owner: one of them writes.
 
 use std::{
@@ -18,7 +18,7 @@ use std::{
 use gantry_model::PhysicalOffset;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor,
-    CompactionDecision, DB, DBCompressionType, DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME,
+    CompactionDecision, DB, DBCompressionType, DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME, Env,
     ErrorKind, FlushOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
@@ -55,8 +55,9 @@ const LEVEL_BYTES: u64 = 32 << 20;
 /// Bytes of a table from that level on: one has entries of few queues, and what is further down is left as it is where the
 /// tables that are moved there have none of its queues.
 const TABLE_BYTES: u64 = 4 << 20;
-/// How nice RocksDB's threads are: a thread that answers gets three quarters of a processor that it wants too. With less
-/// than a quarter they fall behind senders of large batches, who then wait for them.
+/// How nice the thread is that merges tables: one that answers gets three quarters of a processor that it wants too. With
+/// less than a quarter it falls behind senders of large batches, who then wait for it. The thread that writes tables is as
+/// all others: views fall behind it at once.
 const NICE: i32 = 5;
 
 /// Views on disk.
@@ -129,8 +130,8 @@ impl RocksViews {
         });
         let mut families = families.into_iter().collect::<Result<Vec<_>, _>>()?;
         families.push(unused_family(memory));
-        let db =
-            in_a_nice_thread(|| DB::open_cf_descriptors(&database_options(memory), dir, families))?;
+        start_threads()?;
+        let db = DB::open_cf_descriptors(&database_options(memory), dir, families)?;
         let mut write = WriteOptions::default();
         write.disable_wal(true);
         Ok(Self { db, write, log_start, watch: Watch::new(dir) })
@@ -184,17 +185,19 @@ impl RocksViews {
     }
 }
 
-/// Runs `open` in a thread of lower priority, which the threads that RocksDB starts there have from it. The first one that
-/// opens anything starts them for the whole process.
-fn in_a_nice_thread<T: Send>(open: impl FnOnce() -> T + Send) -> T {
-    let run = || {
+/// Starts RocksDB's threads, one that writes tables and one that merges them, for the whole process: they have the priority
+/// of whoever starts them.
+fn start_threads() -> Result<(), rocksdb::Error> {
+    let mut env = Env::new()?;
+    env.set_high_priority_background_threads(1);
+    let start_merging = || {
         if let Err(error) = rustix::process::nice(NICE) {
-            tracing::debug!(%error, "RocksDB's threads run at full priority");
+            tracing::debug!(%error, "RocksDB merges tables at full priority");
         }
-        open()
+        env.set_low_priority_background_threads(1);
     };
-    match thread::scope(|scope| scope.spawn(run).join()) {
-        Ok(outcome) => outcome,
+    match thread::scope(|scope| scope.spawn(start_merging).join()) {
+        Ok(()) => Ok(()),
         Err(panic) => resume_unwind(panic),
     }
 }
