@@ -128,6 +128,10 @@ impl Metrics {
         }
         counter!("gantry_storage_removed_bytes_total", self.common())
             .absolute(status.removed_bytes);
+        counter!("gantry_storage_key_read_bytes_total", self.common())
+            .absolute(status.key_read_bytes);
+        counter!("gantry_storage_keys_forgotten_total", self.common())
+            .absolute(status.keys_forgotten);
         counter!("gantry_scrubbed_bytes_total", self.common()).absolute(status.scrub.bytes);
         gauge!("rocketmq_topic_number", self.common()).set(status.topics as f64);
         gauge!("rocketmq_consumer_group_number", self.common()).set(status.groups as f64);

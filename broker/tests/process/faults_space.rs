@@ -136,6 +136,13 @@ async fn log_that_may_delete_the_oldest_goes_on_within_its_limit() {
         (is_told && full.world.gauge("gantry_storage_leaving_bytes") == "0").then_some(())
     })
     .await;
+    let status = store.status();
+    for (name, value) in [
+        ("gantry_storage_key_read_bytes_total", status.key_read_bytes),
+        ("gantry_storage_keys_forgotten_total", status.keys_forgotten),
+    ] {
+        assert_eq!(full.world.gauge(name), value.to_string(), "{name}");
+    }
     let offset = Cell::new(0);
     let next = until(async || {
         let answer = call(&full.channel, pull("g", "orders", offset.get(), "*")).await;

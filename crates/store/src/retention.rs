@@ -8,7 +8,13 @@ mod clocks;
 mod index_keys;
 mod rules;
 
-use std::{ops::AddAssign, sync::Arc};
+use std::{
+    ops::AddAssign,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use gantry_model::PhysicalOffset;
 use parking_lot::Mutex;
@@ -95,6 +101,8 @@ impl AddAssign for Forgotten {
 pub(crate) struct Upkeep {
     pub(crate) keys: KeyIndex,
     pub(crate) keys_waiting: KeysWaiting,
+    /// Of the log, for the key index.
+    pub(crate) key_read_bytes: AtomicU64,
     state: Mutex<UpkeepState>,
 }
 
@@ -133,7 +141,8 @@ impl Upkeep {
         let steady = SteadyClock::new(now);
         let is_image_lost = named_image.is_some() && image.is_none();
         let state = UpkeepState { clock, steady, image, is_image_lost };
-        Ok(Self { keys, keys_waiting, state: Mutex::new(state) })
+        let key_read_bytes = AtomicU64::new(0);
+        Ok(Self { keys, keys_waiting, key_read_bytes, state: Mutex::new(state) })
     }
 
     /// Time before which everything was stored longer than `age_ms` ago, for sure.
@@ -241,7 +250,7 @@ impl Store {
             self.note_start(start, appended.end);
         }
         if self.options.flush == Flush::Async {
-            self.confirmed.fetch_max(appended.end.0, std::sync::atomic::Ordering::AcqRel);
+            self.confirmed.fetch_max(appended.end.0, Ordering::AcqRel);
         }
         Ok((appended.start, appended.end))
     }

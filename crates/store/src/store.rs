@@ -458,6 +458,8 @@ impl Store {
             view_bytes: self.views.size_bytes(),
             topics: self.tables.topics.read().len(),
             groups: self.tables.groups.read().len(),
+            key_read_bytes: self.upkeep.key_read_bytes.load(Ordering::Relaxed),
+            keys_forgotten: self.upkeep.keys_waiting.forgotten(),
             damage: damage.newest().to_vec(),
             damaged_records: damage.records(),
             damaged_files: damage.files(),

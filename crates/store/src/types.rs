@@ -155,6 +155,10 @@ pub struct StoreStatus {
     pub topics: usize,
     /// Number of groups.
     pub groups: usize,
+    /// Bytes of the log that were read for the key index since opening.
+    pub key_read_bytes: u64,
+    /// Keys of appended messages that were too many to wait for the key index since opening: those are read.
+    pub keys_forgotten: u64,
     /// Damaged places found since opening, the newest last, at most 100.
     pub damage: Vec<Damage>,
     /// Number of damaged places of the log met since opening.

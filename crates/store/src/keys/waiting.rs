@@ -12,6 +12,8 @@ use super::KeyEntry;
 struct State {
     from: PhysicalOffset,
     entries: Vec<KeyEntry>,
+    /// Since opening.
+    forgotten: u64,
 }
 
 /// Keys that are in the log and not in the index yet.
@@ -25,7 +27,10 @@ impl KeysWaiting {
     /// None yet, at the end of the log. Takes at most `bytes_max` bytes of memory.
     pub(crate) fn new(end: PhysicalOffset, bytes_max: usize) -> Self {
         let entries_max = (bytes_max / size_of::<KeyEntry>()).max(1);
-        Self { entries_max, state: Mutex::new(State { from: end, entries: Vec::new() }) }
+        Self {
+            entries_max,
+            state: Mutex::new(State { from: end, entries: Vec::new(), forgotten: 0 }),
+        }
     }
 
     /// Has the keys of what was just appended up to `end` put behind the others. Calls come in the order of the log.
@@ -33,13 +38,19 @@ impl KeysWaiting {
         let state = &mut *self.state.lock();
         put(&mut state.entries);
         if state.entries.len() > self.entries_max {
-            *state = State { from: end, entries: Vec::new() };
+            let forgotten = state.forgotten + state.entries.len() as u64;
+            *state = State { from: end, entries: Vec::new(), forgotten };
         }
     }
 
     /// Where it begins.
     pub(crate) fn from(&self) -> PhysicalOffset {
         self.state.lock().from
+    }
+
+    /// How many were too many since opening.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.state.lock().forgotten
     }
 
     /// Whether it is half full, and holds keys of records before `end`.
@@ -126,7 +137,7 @@ mod tests {
         add(&waiting, &[100, 110], 120);
         assert!(waiting.is_due(PhysicalOffset(120)));
         add(&waiting, &[120], 130);
-        assert_eq!(waiting.from(), PhysicalOffset(130));
+        assert_eq!((waiting.from(), waiting.forgotten()), (PhysicalOffset(130), 3));
         add(&waiting, &[130], 140);
         let mut out = vec![entry(1)];
         assert!(!waiting.take(PhysicalOffset(120), PhysicalOffset(140), &mut out));

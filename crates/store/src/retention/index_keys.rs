@@ -2,7 +2,7 @@
 //! Invariant: only what is confirmed and synced is indexed.
 //! Leaves the index's files to `keys`, and when to call to the upkeep.
 
-use std::ops::Range;
+use std::{ops::Range, sync::atomic::Ordering};
 
 use gantry_model::PhysicalOffset;
 
@@ -105,6 +105,7 @@ impl Store {
             // Damage holds no keys; readers report it.
             let Walked::Record { position, record } = walked else { continue };
             if position >= before {
+                self.count_read(range.start..position);
                 return Ok(position);
             }
             entries.clear();
@@ -113,6 +114,12 @@ impl Store {
             entries.extend(words.map(entry));
             visit(&entries, position.plus(record.size().into()))?;
         }
+        self.count_read(range.clone());
         Ok(range.end)
+    }
+
+    fn count_read(&self, range: Range<PhysicalOffset>) {
+        let bytes = range.end.0.saturating_sub(range.start.0);
+        self.upkeep.key_read_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }

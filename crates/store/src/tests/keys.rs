@@ -51,6 +51,27 @@ fn each_key_is_found_where_it_is_whether_it_was_gathered_or_read_from_the_log() 
 }
 
 #[test]
+fn bytes_read_from_the_log_are_counted_and_so_are_the_keys_that_were_too_many_to_wait() {
+    let (world, _) = filled(1 << 20);
+    let status = world.store().status();
+    assert_eq!((status.key_read_bytes, status.keys_forgotten), (0, 0));
+
+    let world = World::with(Kind::Memory, |options| options.key_bytes = 512);
+    let topic = world.topic("orders", 1);
+    // Room for four keys on their way; each message has two.
+    let sent: Vec<_> = (0..3).map(|n| send(&world, &topic, &format!("m{n}"))).collect();
+    assert!(world.store().status().keys_forgotten > 0);
+    assert_eq!(world.store().status().key_read_bytes, 0);
+    world.settle();
+    world.store().maintain(world.now()).unwrap();
+    let read = world.store().status().key_read_bytes;
+    assert!(read >= world.store().written().0 - sent[2].0, "{read}");
+    assert!(read <= world.store().written().0, "{read}");
+    world.store().maintain(world.now()).unwrap();
+    assert_eq!(world.store().status().key_read_bytes, read, "once");
+}
+
+#[test]
 fn index_is_due_while_half_of_the_memory_waits_and_something_of_it_is_synced() {
     // Room for four keys on their way; each message has two.
     let world = World::with(Kind::Memory, |options| options.key_bytes = 512);
