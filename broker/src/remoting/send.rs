@@ -4,7 +4,6 @@
 //! Leaves checks and storage to the services. Source: RocketMQ remoting, request codes 10, 310, 320.
 
 use std::{
-    fmt::Write,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
 };
@@ -13,6 +12,7 @@ use gantry_model::{
     PhysicalOffset,
     properties::{MSG_REGION, TRACE_ON},
 };
+use gantry_record::OffsetMessageId;
 use gantry_remoting::{
     HeaderError, HeaderView, ReplyTo, RequestCode, ResponseCode,
     command::send as command,
@@ -120,10 +120,10 @@ impl<'a> SendRun<'a> {
 
     fn write_answers(&self, answers: &mut Answers, which: impl Fn(&Accepted) -> bool) {
         let Some(outgoing) = &self.outgoing else { return };
-        let ids = MessageIds::new(self.shared.services.store_host.get());
+        let mut ids = MessageIds::new(self.shared.services.store_host.get());
         let accepted = outgoing.accepted().iter().zip(&self.replies);
         for (accepted, reply) in accepted.filter(|(accepted, _)| which(accepted)) {
-            write_success(answers, *reply, outgoing, accepted, &ids);
+            write_success(answers, *reply, outgoing, accepted, &mut ids);
         }
     }
 
@@ -167,16 +167,16 @@ fn write_success(
     reply: ReplyTo,
     outgoing: &Outgoing,
     accepted: &Accepted,
-    ids: &MessageIds,
+    ids: &mut MessageIds,
 ) {
     if reply.one_way {
         return;
     }
     let outbox = outgoing.outbox();
     let first = outbox.placed(accepted.messages.start);
-    let ids = ids.text(accepted.messages.clone().map(|index| outbox.placed(index).position));
+    let ids = ids.of(accepted.messages.clone().map(|index| outbox.placed(index).position));
     let answer = command::SendAnswer {
-        msg_id: &ids,
+        msg_id: ids,
         queue_id: accepted.queue.0,
         queue_offset: first.queue_offset.0,
         transaction_id: Some(outgoing.unique_id(accepted)),
@@ -195,29 +195,29 @@ fn write_refusal(answers: &mut Answers, reply: ReplyTo, refusal: &Refusal) {
 
 /// Makes offset message ids: the part that names the broker once for many.
 struct MessageIds {
-    host: String,
+    text: String,
+    host_bytes: usize,
 }
 
 impl MessageIds {
-    fn new(store_host: SocketAddr) -> Self {
-        let id = gantry_record::OffsetMessageId { host: store_host, position: PhysicalOffset(0) };
-        let mut host = id.to_string();
-        host.truncate(host.len() - 16);
-        Self { host }
+    fn new(host: SocketAddr) -> Self {
+        let mut text = OffsetMessageId { host, position: PhysicalOffset(0) }.to_string();
+        let host_bytes = text.len() - 16;
+        text.truncate(host_bytes);
+        Self { text, host_bytes }
     }
 
-    /// The ids of these messages, separated by commas.
-    fn text(&self, positions: impl Iterator<Item = PhysicalOffset>) -> String {
-        let mut text = String::with_capacity(self.host.len() + 16);
-        for position in positions {
-            if !text.is_empty() {
-                text.push(',');
+    /// The ids of these messages, at least one, separated by commas.
+    fn of(&mut self, positions: impl Iterator<Item = PhysicalOffset>) -> &str {
+        self.text.truncate(self.host_bytes);
+        for (index, position) in positions.enumerate() {
+            if index > 0 {
+                self.text.push(',');
+                self.text.extend_from_within(..self.host_bytes);
             }
-            text.push_str(&self.host);
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{:016X}", position.0);
+            OffsetMessageId::put_position(position, &mut self.text);
         }
-        text
+        &self.text
     }
 }
 
@@ -254,10 +254,11 @@ mod tests {
     fn ids_equal_those_of_the_record_library() {
         for host in ["127.0.0.1:10911", "[2001:db8::1]:10911"] {
             let host: SocketAddr = host.parse().unwrap();
-            let id = |position| gantry_record::OffsetMessageId { host, position }.to_string();
+            let id = |position| OffsetMessageId { host, position }.to_string();
             let (a, b) = (PhysicalOffset(1024), PhysicalOffset(u64::MAX >> 1));
-            let text = MessageIds::new(host).text([a, b].into_iter());
-            assert_eq!(text, format!("{},{}", id(a), id(b)));
+            let mut ids = MessageIds::new(host);
+            assert_eq!(ids.of([a, b].into_iter()), format!("{},{}", id(a), id(b)));
+            assert_eq!(ids.of([b].into_iter()), id(b));
         }
     }
 }

@@ -55,6 +55,14 @@ pub struct OffsetMessageId {
     pub position: PhysicalOffset,
 }
 
+impl OffsetMessageId {
+    /// Appends the last 16 characters of an id, which alone tell messages of one broker apart.
+    pub fn put_position(position: PhysicalOffset, out: &mut String) {
+        let digit = |at: usize| HEX[(position.0 >> (60 - 4 * at) & 0xF) as usize];
+        out.push_str(hex_text(&std::array::from_fn::<u8, 16, _>(digit)));
+    }
+}
+
 impl fmt::Display for OffsetMessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = Vec::with_capacity(28);

@@ -14,6 +14,7 @@ pub mod header;
 pub mod json;
 pub mod language;
 mod outbound;
+mod scan;
 pub mod server;
 pub mod writer;
 

@@ -10,6 +10,7 @@ use crate::ext::{ExtSink, Header};
 use crate::frame::{FrameError, check_size};
 use crate::header::{Encoding, FLAG_RESPONSE, ReplyTo};
 use crate::language::Language;
+use crate::scan;
 
 /// Protocol version that Gantry's frames carry: that of release 5.3.3.
 pub const VERSION: i32 = 479;
@@ -245,7 +246,7 @@ fn put_json_string(out: &mut BytesMut, text: &str) {
     out.reserve(text.len() + 2);
     out.put_u8(b'"');
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|&b| b < 0x20 || b == b'"' || b == b'\\') {
+    while let Some(at) = scan::to_escape(rest) {
         out.put_slice(&rest[..at]);
         put_escape(out, rest[at]);
         rest = &rest[at + 1..];

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use super::{Encoding, HeaderView, ParseError};
 use crate::ext::{Ext, FIELDS_MAX, Text};
 use crate::language::Language;
+use crate::scan::quote_or_backslash;
 
 /// Deepest nesting accepted below a member.
 const DEPTH_MAX: usize = 32;
@@ -31,33 +32,6 @@ pub(super) fn parse(bytes: &[u8]) -> Result<HeaderView<'_>, ParseError> {
     }
     view.ext.copied = scanner.copied;
     Ok(view)
-}
-
-/// Position of the first quote or backslash in `bytes` from `at` on.
-///
-/// Eight bytes at a time: most strings of a header are shorter than what a call of a vectorized
-/// search costs.
-#[inline]
-fn quote_or_backslash(bytes: &[u8], mut at: usize) -> Option<usize> {
-    let mut rest = bytes.get(at..)?;
-    while let Some((word, after)) = rest.split_first_chunk::<8>() {
-        let found = marks(u64::from_le_bytes(*word));
-        if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
-        }
-        rest = after;
-        at += 8;
-    }
-    rest.iter().position(|b| matches!(b, b'"' | b'\\')).map(|found| at + found)
-}
-
-/// Sets the top bit of each byte of `word` that is a quote or a backslash. Bytes above the first
-/// such one may be marked wrongly, so only the lowest mark counts.
-#[inline]
-fn marks(word: u64) -> u64 {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let zero_bytes = |x: u64| x.wrapping_sub(ONES) & !x & (ONES << 7);
-    zero_bytes(word ^ (ONES * u64::from(b'"'))) | zero_bytes(word ^ (ONES * u64::from(b'\\')))
 }
 
 struct Scanner<'a> {
@@ -125,11 +99,13 @@ impl<'a> Scanner<'a> {
     #[inline]
     fn plain_field(&mut self) -> Option<(Text, Text)> {
         let bytes = self.text.as_bytes();
-        if *bytes.get(self.at)? != b'"' {
-            return None;
-        }
         let key = self.at + 1;
-        let key_end = quote_or_backslash(bytes, key)?;
+        let key_end = match *bytes.get(self.at..)? {
+            // A letter, as in the sends of usual clients.
+            [b'"', b'a'..=b'z', b'"', ..] => key + 1,
+            [b'"', ..] => quote_or_backslash(bytes, key)?,
+            _ => return None,
+        };
         let [b'"', b':', b'"'] = bytes[key_end..].first_chunk()? else { return None };
         let value = key_end + 3;
         let value_end = quote_or_backslash(bytes, value)?;
