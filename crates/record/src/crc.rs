@@ -45,16 +45,52 @@ pub fn combine(front: u32, tail: u32, shift: u32) -> u32 {
     multiply(shift, front) ^ tail
 }
 
-/// Product of two remainders modulo the polynomial. No branch depends on the values.
-const fn multiply(a: u32, mut b: u32) -> u32 {
+/// Product of two remainders modulo the polynomial, four coefficients of `a` at a time, from the highest on. No branch
+/// depends on the values.
+const fn multiply(a: u32, b: u32) -> u32 {
+    let multiples = multiples(b);
     let mut product = 0;
-    let mut bit = 32;
-    while bit > 0 {
-        bit -= 1;
-        product ^= b & ((a >> bit) & 1).wrapping_neg();
-        b = (b >> 1) ^ (POLYNOMIAL & (b & 1).wrapping_neg());
+    let mut digit = 0;
+    while digit < 8 {
+        let carried = CARRIED[(product & 0xF) as usize];
+        product = (product >> 4) ^ carried ^ multiples[(a >> (4 * digit) & 0xF) as usize];
+        digit += 1;
     }
     product
+}
+
+/// `b` times x⁰ to x³ and their sums, by the four bits that say which.
+const fn multiples(b: u32) -> [u32; 16] {
+    let mut multiples = [0; 16];
+    let (mut bit, mut power) = (8, b);
+    while bit > 0 {
+        // Every number with this bit and none below it, from the ones with higher bits alone.
+        let mut n = bit;
+        while n < 16 {
+            multiples[n] = multiples[n - bit] ^ power;
+            n += 2 * bit;
+        }
+        power = times_x(power);
+        bit /= 2;
+    }
+    multiples
+}
+
+/// What four lowest bits become when a remainder is multiplied by x⁴.
+const CARRIED: [u32; 16] = carried();
+
+const fn carried() -> [u32; 16] {
+    let mut table = [0; 16];
+    let mut n = 0;
+    while n < 16 {
+        table[n] = times_x(times_x(times_x(times_x(n as u32))));
+        n += 1;
+    }
+    table
+}
+
+const fn times_x(remainder: u32) -> u32 {
+    (remainder >> 1) ^ (POLYNOMIAL & (remainder & 1).wrapping_neg())
 }
 
 const fn shifts() -> [[u32; 256]; 4] {
@@ -87,6 +123,16 @@ mod tests {
         assert_eq!(shift(0), ONE);
     }
 
+    /// Bit by bit, as the definition has it.
+    fn product(a: u32, mut b: u32) -> u32 {
+        let mut product = 0;
+        for bit in (0..32).rev() {
+            product ^= b & (a >> bit & 1).wrapping_neg();
+            b = times_x(b);
+        }
+        product
+    }
+
     #[test]
     fn combine_agrees_with_crc32fast_across_table_borders() {
         let bytes: Vec<u8> = (0..70_000_u32).map(|i| (i * 31 % 251) as u8).collect();
@@ -98,6 +144,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn product_of_digits_is_that_of_bits(a: u32, b: u32) {
+            prop_assert_eq!(multiply(a, b), product(a, b));
+        }
+
         #[test]
         fn combine_is_the_sum_over_both_parts(front: Vec<u8>, middle: Vec<u8>, tail: Vec<u8>) {
             let whole = [front.clone(), middle.clone(), tail.clone()].concat();
