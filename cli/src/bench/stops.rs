@@ -30,7 +30,7 @@ const HIGHEST: i32 = -20;
 /// Times in which a thread should have run and did not, in order.
 type Overdue = Vec<Range<Instant>>;
 
-/// Watches until [`StopWatch::finish`].
+/// Watches until [`StopWatch::finish`], or until it is dropped.
 pub(super) struct StopWatch {
     has_ended: Arc<AtomicBool>,
     threads: Vec<JoinHandle<io::Result<Overdue>>>,
@@ -48,12 +48,18 @@ impl StopWatch {
     }
 
     /// How long all processors stood still at once since the start; `None` where that cannot be watched.
-    pub(super) fn finish(self) -> Option<Duration> {
+    pub(super) fn finish(mut self) -> Option<Duration> {
         self.has_ended.store(true, Relaxed);
         // A processor that this process may not use refuses its thread.
-        let overdue = self.threads.into_iter().filter_map(|thread| thread.join().ok()?.ok());
+        let overdue = self.threads.drain(..).filter_map(|thread| thread.join().ok()?.ok());
         let at_once = overdue.reduce(|a, b| at_once(&a, &b))?;
         Some(at_once.iter().map(|range| range.end - range.start).sum())
+    }
+}
+
+impl Drop for StopWatch {
+    fn drop(&mut self) {
+        self.has_ended.store(true, Relaxed);
     }
 }
 
@@ -103,6 +109,15 @@ mod tests {
         let expected: Overdue = [(10, 30), (50, 60), (110, 111)].map(range).into();
         assert_eq!(at_once(&a, &b), expected);
         assert_eq!(at_once(&a, &[]), []);
+    }
+
+    #[test]
+    fn a_watch_that_is_given_up_ends_its_threads() {
+        let mut watch = StopWatch::start();
+        let threads: Vec<_> = watch.threads.drain(..).collect();
+        drop(watch);
+        // A thread that went on would hold the test up for good.
+        assert!(threads.into_iter().all(|thread| thread.join().is_ok()));
     }
 
     #[test]
