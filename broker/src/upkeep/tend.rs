@@ -36,6 +36,8 @@ struct Tending {
     newest_segment: Option<PhysicalOffset>,
     room: Room,
     key_index: Attempts,
+    /// Whether the log has to be read further for keys.
+    is_index_behind: bool,
     maintenance: Attempts,
 }
 
@@ -50,19 +52,25 @@ impl Tending {
             newest_segment,
             room: Room::default(),
             key_index: Attempts::default(),
+            is_index_behind: false,
             maintenance: Attempts::default(),
         }
     }
 
-    /// Time until the next round.
+    /// Time in which there is nothing to do: none while the index is behind, which catches up in steps, so that rounds
+    /// come at their time.
     fn rest(&self, now: Now) -> Duration {
+        if self.is_index_behind { Duration::ZERO } else { self.until_round(now) }
+    }
+
+    fn until_round(&self, now: Now) -> Duration {
         TICK.saturating_sub(Duration::from_millis(now.monotonic_ms.saturating_sub(self.round_ms)))
     }
 
     /// Indexes keys, and before that does the whole round if it is time for it or it `is_wanted` before: senders may be
     /// about to need the room of what is to go, and the keys of that need no index.
     fn wake(&mut self, services: &Services, now: Now, is_wanted: bool) {
-        let is_round = is_wanted || self.rest(now).is_zero();
+        let is_round = is_wanted || self.until_round(now).is_zero();
         if is_round {
             self.round_ms = now.monotonic_ms;
             self.round(services, now);
@@ -112,8 +120,11 @@ impl Tending {
     }
 
     fn index_keys(&mut self, services: &Services) {
-        if !services.lifecycle.has_failed() && services.store.is_key_index_due() {
+        let is_wanted = self.is_index_behind || services.store.is_key_index_due();
+        self.is_index_behind = false;
+        if is_wanted && !services.lifecycle.has_failed() {
             let outcome = services.store.index_keys();
+            self.is_index_behind = matches!(outcome, Ok(true));
             self.key_index.tell(services, "index of keys", &outcome);
         }
     }
@@ -127,6 +138,7 @@ impl Tending {
         let outcome = services.store.maintain(now);
         if let Ok(done) = &outcome {
             tracing::debug!(?done, "store maintained");
+            self.is_index_behind |= done.is_index_behind;
         }
         self.maintenance.tell(services, "upkeep of the store", &outcome);
         outcome.is_ok()
@@ -320,6 +332,33 @@ mod tests {
         make_due(&services, &topic);
         tending.wake(&services, later(begun_ms, 2_001), false);
         assert!(!services.store.is_key_index_due(), "at each wake-up again");
+    }
+
+    #[test]
+    fn index_that_is_far_behind_catches_up_in_steps_between_which_rounds_come_at_their_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let (services, topic) = services(dir.path());
+        let note = "x".repeat(30_000);
+        // The log is read in steps of 8 MiB.
+        for _ in 0..1_000 {
+            store_message(&services, &topic, &[("KEYS", "a b c"), ("note", &note)], None);
+        }
+        let mut tending = Tending::new(&services);
+        let begun_ms = tending.round_ms;
+        tending.wake(&services, later(begun_ms, SLOW_MS), false);
+        assert_eq!(tending.rest(later(begun_ms, SLOW_MS)), Duration::ZERO);
+        make_busy(&services, &topic);
+        tending.wake(&services, later(begun_ms, SLOW_MS + 999), false);
+        assert_eq!(services.store.staged(), 1, "the rest was not looked at");
+        assert_eq!(tending.rest(later(begun_ms, SLOW_MS + 999)), Duration::ZERO);
+        tending.wake(&services, later(begun_ms, SLOW_MS + 1_000), false);
+        assert_eq!(services.store.staged(), 0);
+        for _ in 0..10 {
+            tending.wake(&services, later(begun_ms, SLOW_MS + 1_000), false);
+        }
+        assert_eq!(tending.rest(later(begun_ms, SLOW_MS + 1_000)), TICK);
+        assert!(!services.store.is_key_index_due());
+        assert!(services.store.status().key_read_bytes > 1_000 * 30_000);
     }
 
     #[test]

@@ -40,8 +40,6 @@ use crate::{
     views::{ViewBatch, ViewError, ViewStore},
 };
 
-/// Steps in which one round of upkeep reads the log for its keys; between two, senders are given room.
-const INDEX_STEPS: usize = 32;
 /// Records after which the views are flushed: a replay of them takes about a second.
 const FLUSH_RECORDS: u64 = 1_000_000;
 /// Bytes of log after which the views are flushed.
@@ -367,25 +365,21 @@ impl Store {
         self.ring_bytes.store(ring.bytes(), Ordering::Release);
     }
 
-    /// Upkeep, to be called every few seconds: indexes keys, lets go of what is too old or too much, and flushes the
-    /// views when a replay would take long.
+    /// Upkeep, to be called every few seconds: lets go of what is too old or too much, indexes keys once as
+    /// [`Store::index_keys`] does, and flushes the views when a replay would take long.
     pub fn maintain(&self, now: Now) -> Result<Maintenance, MaintainError> {
         self.note_broken_keys();
         self.measure_pending()?;
         // First, since senders may be waiting for room: keys of what is gone need no index.
-        let mut forgotten = self.forget_and_find_room(now)?;
-        for _ in 0..INDEX_STEPS {
-            if !self.index_keys()? {
-                break;
-            }
-            forgotten += self.forget_and_find_room(now)?;
-        }
+        let forgotten = self.forget_and_find_room(now)?;
+        let is_index_behind = self.index_keys()?;
         self.views.note_log_start(self.log_start());
         Ok(Maintenance {
             segments_removed: forgotten.segments,
             timers_carried: forgotten.carried,
             image_written: forgotten.image_written,
             views_flushed: self.flush_views_if_due()?,
+            is_index_behind,
         })
     }
 

@@ -116,6 +116,8 @@ pub struct Maintenance {
     pub views_flushed: bool,
     /// Whether a state image was written.
     pub image_written: bool,
+    /// Whether [`crate::Store::index_keys`] has more to do.
+    pub is_index_behind: bool,
 }
 
 /// The store at one moment.
