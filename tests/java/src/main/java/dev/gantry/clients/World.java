@@ -6,7 +6,9 @@ import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.Deque;
 import java.util.List;
+import java.util.Set;
 import java.util.UUID;
+import java.util.stream.Collectors;
 
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
@@ -164,10 +166,15 @@ final class World implements AutoCloseable {
         return queues;
     }
 
-    /** Number of queues of {@code topic} that {@code consumer} holds. */
-    static long queuesHeld(DefaultMQPushConsumer consumer, String topic) {
+    /** The queues of {@code topic} that {@code consumer} holds. */
+    static Set<MessageQueue> queuesHeld(DefaultMQPushConsumer consumer, String topic) {
         return consumer.getDefaultMQPushConsumerImpl().getRebalanceImpl().getProcessQueueTable().keySet()
-            .stream().filter(queue -> queue.getTopic().equals(topic)).count();
+            .stream().filter(queue -> queue.getTopic().equals(topic)).collect(Collectors.toSet());
+    }
+
+    /** The same of several consumers, in their order. */
+    static List<Set<MessageQueue>> queuesHeld(List<DefaultMQPushConsumer> consumers, String topic) {
+        return consumers.stream().map(consumer -> queuesHeld(consumer, topic)).collect(Collectors.toList());
     }
 
     @Override
