@@ -83,6 +83,7 @@ impl Metrics {
             ("gantry_timers_fired_total", &counters.timers_fired),
             ("gantry_timers_dropped_total", &counters.timers_dropped),
             ("gantry_pulls_held_total", &counters.held_pulls),
+            ("gantry_pulls_cold_total", &counters.cold_pulls),
             ("gantry_background_failures_total", &counters.failures),
         ];
         for (name, value) in plain {

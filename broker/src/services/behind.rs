@@ -1,12 +1,13 @@
 //! Who reads far behind the end of the log, and where each goes on: such a read waits for the disk, for the entries of
 //! its queue as for the messages, so it is not tried on a thread that answers others.
 //! Invariant: bounded memory; what is forgotten or mixed up costs a try, or a read on the slower threads, and no
-//! message.
+//! message. From time to time a reader looks whether the system's cache has what it reads, ever more rarely while it has
+//! not: looking makes the system read ahead for nothing.
 //! Leaves to its callers what far is.
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 use gantry_model::QueueOffset;
@@ -15,29 +16,78 @@ use super::hold::QueueKey;
 
 /// Readers that are remembered, roughly: two may have one place, of which the later one has it.
 const PLACES: usize = 1024;
+/// Reads of a reader before it looks for the first time, and for the second: a single page that was not there costs a
+/// reader of messages in the cache no more than these.
+const READS_APART: u32 = 4;
+/// Reads between two looks at most: of 32 messages of 1 KiB, some 150 MiB.
+const READS_APART_MAX: u32 = 4096;
 
 /// Where the readers go on that were far behind when they read last.
 pub(super) struct Behind {
-    /// Hash of a reader and of the offset at which it goes on, by the hash of the reader.
-    places: Box<[AtomicU64]>,
+    /// By the hash of the reader.
+    places: Box<[Place]>,
+}
+
+#[derive(Default)]
+struct Place {
+    /// Hash of a reader and of the offset at which it goes on.
+    mark: AtomicU64,
+    /// Reads to go until it looks.
+    until_look: AtomicU32,
+    /// Reads between its last look and the next one.
+    apart: AtomicU32,
 }
 
 impl Behind {
     pub(super) fn new() -> Self {
-        Self { places: (0..PLACES).map(|_| AtomicU64::new(0)).collect() }
+        Self { places: (0..PLACES).map(|_| Place::default()).collect() }
     }
 
-    /// Notes that a group's read of a queue, far behind, ended in front of `next`.
-    pub(super) fn note(&self, group: &str, queue: QueueKey, next: QueueOffset) {
-        self.place(group, queue).store(mark(group, queue, next), Ordering::Relaxed);
+    /// Notes that a group, which was not known to be so, is far behind in a queue and goes on at `next`.
+    pub(super) fn begin(&self, group: &str, queue: QueueKey, next: QueueOffset) {
+        let place = self.place(group, queue);
+        place.until_look.store(READS_APART, Relaxed);
+        place.apart.store(READS_APART, Relaxed);
+        place.mark.store(mark(group, queue, next), Relaxed);
+    }
+
+    /// Notes that a group's read of a queue, which went on far behind, goes on at `next`. `was_cached`: what a look found,
+    /// if it looked and found out.
+    pub(super) fn go_on(
+        &self,
+        group: &str,
+        queue: QueueKey,
+        next: QueueOffset,
+        was_cached: Option<bool>,
+    ) {
+        let place = self.place(group, queue);
+        match was_cached {
+            // Its next read is tried as everybody's is.
+            Some(true) => return place.mark.store(0, Relaxed),
+            Some(false) => {
+                let apart = place.apart.load(Relaxed).saturating_mul(2).min(READS_APART_MAX);
+                place.apart.store(apart, Relaxed);
+                place.until_look.store(apart, Relaxed);
+            }
+            None => {
+                let left = place.until_look.load(Relaxed).saturating_sub(1);
+                place.until_look.store(left, Relaxed);
+            }
+        }
+        place.mark.store(mark(group, queue, next), Relaxed);
     }
 
     /// Whether the last read of the group in the queue was far behind and ended in front of `from`.
     pub(super) fn goes_on(&self, group: &str, queue: QueueKey, from: QueueOffset) -> bool {
-        self.place(group, queue).load(Ordering::Relaxed) == mark(group, queue, from)
+        self.place(group, queue).mark.load(Relaxed) == mark(group, queue, from)
     }
 
-    fn place(&self, group: &str, queue: QueueKey) -> &AtomicU64 {
+    /// Whether a read that goes on far behind is to look in the system's cache.
+    pub(super) fn looks(&self, group: &str, queue: QueueKey) -> bool {
+        self.place(group, queue).until_look.load(Relaxed) == 0
+    }
+
+    fn place(&self, group: &str, queue: QueueKey) -> &Place {
         &self.places[hash((group, queue)) as usize % PLACES]
     }
 }
@@ -57,18 +107,49 @@ mod tests {
 
     use super::*;
 
+    const QUEUE: QueueKey = (TopicId(7), QueueId(3));
+
     #[test]
     fn reader_is_known_where_it_goes_on_and_nowhere_else() {
         let behind = Behind::new();
-        let queue = (TopicId(7), QueueId(3));
-        assert!(!behind.goes_on("g", queue, QueueOffset(0)));
-        behind.note("g", queue, QueueOffset(32));
-        assert!(behind.goes_on("g", queue, QueueOffset(32)));
-        assert!(!behind.goes_on("g", queue, QueueOffset(33)));
-        assert!(!behind.goes_on("h", queue, QueueOffset(32)));
+        assert!(!behind.goes_on("g", QUEUE, QueueOffset(0)));
+        behind.begin("g", QUEUE, QueueOffset(32));
+        assert!(behind.goes_on("g", QUEUE, QueueOffset(32)));
+        assert!(!behind.goes_on("g", QUEUE, QueueOffset(33)));
+        assert!(!behind.goes_on("h", QUEUE, QueueOffset(32)));
         assert!(!behind.goes_on("g", (TopicId(7), QueueId(2)), QueueOffset(32)));
-        behind.note("g", queue, QueueOffset(64));
-        assert!(!behind.goes_on("g", queue, QueueOffset(32)), "it has read on");
-        assert!(behind.goes_on("g", queue, QueueOffset(64)));
+        behind.go_on("g", QUEUE, QueueOffset(64), None);
+        assert!(!behind.goes_on("g", QUEUE, QueueOffset(32)), "it has read on");
+        assert!(behind.goes_on("g", QUEUE, QueueOffset(64)));
+    }
+
+    #[test]
+    fn reader_looks_ever_more_rarely_until_it_finds_its_messages_in_the_cache() {
+        let behind = Behind::new();
+        let next = QueueOffset(32);
+        let reads_until_look = || {
+            let reads = (1..=2 * READS_APART_MAX).find(|_| {
+                behind.go_on("g", QUEUE, next, None);
+                behind.looks("g", QUEUE)
+            });
+            reads.expect("it looks at last")
+        };
+        behind.begin("g", QUEUE, next);
+        assert!(!behind.looks("g", QUEUE));
+        let mut apart = READS_APART;
+        while apart < READS_APART_MAX {
+            assert_eq!(reads_until_look(), apart);
+            behind.go_on("g", QUEUE, next, None);
+            assert!(behind.looks("g", QUEUE), "nothing was found out: it looks again");
+            behind.go_on("g", QUEUE, next, Some(false));
+            assert!(behind.goes_on("g", QUEUE, next) && !behind.looks("g", QUEUE));
+            apart *= 2;
+        }
+        behind.go_on("g", QUEUE, next, Some(false));
+        assert_eq!(reads_until_look(), READS_APART_MAX, "it never ceases");
+        behind.go_on("g", QUEUE, next, Some(true));
+        assert!(!behind.goes_on("g", QUEUE, next), "it has caught up with the cache");
+        behind.begin("g", QUEUE, next);
+        assert_eq!(reads_until_look(), READS_APART);
     }
 }

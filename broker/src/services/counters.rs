@@ -153,6 +153,8 @@ pub struct Counters {
     pub missed_reads: AtomicU64,
     /// Longest read of a queue, in microseconds.
     pub read_us_max: AtomicU64,
+    /// Pulls that were read by those who may wait for the disk.
+    pub cold_pulls: AtomicU64,
     /// Cold pulls that wait for their turn.
     pub waiting_pulls: Waiting,
     /// Look-ups that wait for their turn.

@@ -2,7 +2,7 @@
 //! Invariant: nothing is read before every check has passed, in the protocol's order.
 //! Leaves holding to `hold` and codes to the front doors. Source: RocketMQ remoting, request codes 11, 361.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::BytesMut;
 use gantry_model::{
@@ -10,7 +10,7 @@ use gantry_model::{
     limits::{PULL_BYTES_MAX, PULL_MESSAGES_MAX},
     settings::BrokerSettings,
 };
-use gantry_store::{Now, QueueRead, ReadError, ReadLimits, ReadStatus, Store, Topic};
+use gantry_store::{Far, Now, QueueRead, ReadError, ReadLimits, ReadStatus, Store, Topic};
 
 use super::{
     behind::Behind,
@@ -194,14 +194,14 @@ impl Pulls {
             bytes_max: bytes_max(request.bytes_max),
             scan_max: SCAN_MAX,
             waits_within: self.settings.cold_read_distance.get(),
-            is_cold: false,
+            far: Far::AtHand,
         };
         Ok(Pull { topic, group, queue, offset: request.offset, filter, limits })
     }
 
     /// Reads what is there into `out`, and may wait for the disk; a pending reset wins over everything, once.
     pub fn read(&self, pull: &Pull, out: &mut BytesMut) -> Result<QueueRead, ReadError> {
-        self.read_within(pull, ReadLimits { is_cold: true, ..pull.limits }, out)
+        self.read_within(pull, ReadLimits { far: Far::Cold, ..pull.limits }, out)
     }
 
     /// The same without waiting for the messages; `None` if they lie far behind the end of the log and are not in
@@ -216,8 +216,8 @@ impl Pulls {
             Err(error) => Err(error),
             Ok(read) => {
                 // Among messages that it does not want a reader waits for the entries of its queue alone.
-                if read.status == ReadStatus::NoMatch {
-                    self.note_far_behind(pull, &read);
+                if read.status == ReadStatus::NoMatch && self.is_far_behind(pull, &read) {
+                    self.behind.begin(&pull.group.group_name, pull.queue_key(), read.next);
                 }
                 Ok(Some(read))
             }
@@ -231,19 +231,28 @@ impl Pulls {
 
     /// [`Pulls::read`] for a pull that is far behind; the next one of the group in the queue is known by it.
     pub fn read_far_behind(&self, pull: &Pull, out: &mut BytesMut) -> Result<QueueRead, ReadError> {
-        let read = self.read(pull, out)?;
-        self.note_far_behind(pull, &read);
+        self.counters.cold_pulls.fetch_add(1, Relaxed);
+        let (group, queue) = (&pull.group.group_name, pull.queue_key());
+        let goes_on = self.goes_on_far_behind(pull);
+        let looks = goes_on && self.behind.looks(group, queue);
+        let far = if looks { Far::ColdFromCache } else { Far::Cold };
+        let read = self.read_within(pull, ReadLimits { far, ..pull.limits }, out)?;
+        if self.is_far_behind(pull, &read) {
+            if goes_on {
+                self.behind.go_on(group, queue, read.next, read.in_cache);
+            } else {
+                self.behind.begin(group, queue, read.next);
+            }
+        }
         Ok(read)
     }
 
-    /// Remembers where a reader goes on that is far behind. One that has come to the end of its queue is not, wherever
+    /// Whether a reader goes on far behind. One that has come to the end of its queue does not, wherever
     /// the queue's last message lies: its next pull may have to be held, which the threads for the disk do not do.
-    fn note_far_behind(&self, pull: &Pull, read: &QueueRead) {
-        let Some(last) = read.last_position else { return };
+    fn is_far_behind(&self, pull: &Pull, read: &QueueRead) -> bool {
+        let Some(last) = read.last_position else { return false };
         let behind = self.store.written().0.saturating_sub(last.0);
-        if read.next < read.max && behind > pull.limits.waits_within {
-            self.behind.note(&pull.group.group_name, pull.queue_key(), read.next);
-        }
+        read.next < read.max && behind > pull.limits.waits_within
     }
 
     fn read_within(
@@ -294,6 +303,7 @@ impl Pulls {
             max: bounds.max,
             messages: 0,
             last_position: None,
+            in_cache: None,
         })
     }
 
@@ -307,6 +317,7 @@ impl Pulls {
             max: bounds.max,
             messages: 0,
             last_position: None,
+            in_cache: None,
         })
     }
 

@@ -1,6 +1,6 @@
 //! A reader far behind the end of the log, over a disk of which the system has nothing in memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::BytesMut;
 use gantry_broker::services::pull::PullRequest;
@@ -9,11 +9,13 @@ use gantry_store::log::memory_files::MemoryFiles;
 
 use super::{
     disk_world::World,
-    world::{bodies, call, code, pull_waiting, send, soon, until},
+    world::{bodies, call, code, pull, pull_waiting, send, soon, until},
 };
 
 /// Longest time for which the pulls may be held.
 const HOUR_MS: u64 = 3_600_000;
+/// Messages of 100 KB of a queue that is read from its begin.
+const MANY: u64 = 100;
 
 fn near(settings: &mut BrokerSettings) {
     settings.cold_read_distance = Bytes::mib(1);
@@ -35,6 +37,51 @@ fn is_at_hand(world: &World) -> bool {
     };
     let pull = services.pulls.admit(&request, services.clock.now()).unwrap();
     services.pulls.read_at_hand(&pull, &mut BytesMut::new()).unwrap().is_some()
+}
+
+/// A broker that was started with nothing in memory of a queue far longer than what is near.
+async fn far_behind() -> World {
+    let world = World::on(MemoryFiles::new(), Arc::default(), near).await;
+    let channel = world.connect().await;
+    let large = "x".repeat(100_000);
+    for _ in 0..MANY {
+        assert_eq!(code(&channel, send("orders", &[], &large)).await, 0);
+    }
+    world.broker.stop().await.unwrap();
+    World::on(world.disk, world.views, near).await
+}
+
+#[tokio::test]
+async fn reader_that_missed_a_page_of_the_cache_once_is_soon_read_by_the_threads_that_answer_again()
+{
+    let world = far_behind().await;
+    let channel = world.connect().await;
+    let cold_pulls = || world.broker.services().counters.cold_pulls.load(Relaxed);
+    let read = async |from| {
+        let one = pull("readers", "orders", from as i64, "*").with_ext("maxMsgNums", "1");
+        let answer = call(&channel, one).await;
+        assert_eq!(bodies(&answer).len(), 1);
+    };
+    world.disk.set_cold(true);
+    read(0).await;
+    assert_eq!(cold_pulls(), 1);
+    for from in 1..20 {
+        read(from).await;
+    }
+    assert_eq!(cold_pulls(), 20, "the cache has nothing");
+    world.disk.set_cold(false);
+    let mut from = 20;
+    while cold_pulls() == from {
+        read(from).await;
+        from += 1;
+        assert!(from < MANY / 2, "it stays with the threads that may wait");
+    }
+    let before = cold_pulls();
+    for from in from..MANY {
+        read(from).await;
+    }
+    assert_eq!(cold_pulls(), before, "the cache has all");
+    world.broker.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ pub use store::Store;
 pub use tables::image_entries;
 pub use topics::{DataVersion, Topic};
 pub use types::{
-    Boundary, Bounds, Maintenance, OpenReport, QueueRead, ReadLimits, ReadStatus, StoreStatus,
+    Boundary, Bounds, Far, Maintenance, OpenReport, QueueRead, ReadLimits, ReadStatus, StoreStatus,
     Ticket, Timer,
 };
 pub use views::{ViewError, layout::Entry};

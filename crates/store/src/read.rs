@@ -18,7 +18,7 @@ use crate::{
     queues::{Queue, scan_stored},
     store::Store,
     topics::Topic,
-    types::{Boundary, Bounds, QueueRead, ReadLimits, ReadStatus},
+    types::{Boundary, Bounds, Far, QueueRead, ReadLimits, ReadStatus},
     views::{Step, layout::Entry},
 };
 
@@ -55,6 +55,7 @@ impl Store {
             max,
             messages: 0,
             last_position: None,
+            in_cache: None,
         };
         let Some(queue) = self.find_queue(topic, queue)? else {
             let bounds = Bounds { min: QueueOffset(0), max: QueueOffset(0) };
@@ -115,13 +116,8 @@ impl Store {
         (read.next, read.last_position) = (picked.next, picked.last);
         let mut entries = &picked.entries[..];
         let patience = self.patience_at(entries.first(), picked.limits);
-        if let (Patience::AtHand, Some(first)) = (patience, entries.first())
-            && self.log.is_read_cold(first.position)
-        {
-            return Err(ReadError::NotAtHand { position: first.position });
-        }
         let ranges = entries.iter().map(|entry| entry.position..entry.end());
-        self.log.read_ahead(patience, ranges);
+        read.in_cache = self.log.read_ahead(patience, ranges);
         let before = out.len();
         while !entries.is_empty() {
             let run = adjacent(entries);
@@ -143,10 +139,11 @@ impl Store {
     /// A read that begins near the end of the log may wait: the disk is hardly ever asked for what was just written.
     fn patience_at(&self, first: Option<&Entry>, limits: ReadLimits) -> Patience {
         let behind = first.map_or(0, |first| self.written().0.saturating_sub(first.position.0));
-        match limits.is_cold {
+        match limits.far {
             _ if behind <= limits.waits_within => Patience::Wait,
-            true => Patience::Cold,
-            false => Patience::AtHand,
+            Far::AtHand => Patience::AtHand,
+            Far::Cold => Patience::Cold,
+            Far::ColdFromCache => Patience::ColdFromCache,
         }
     }
 

@@ -33,9 +33,19 @@ pub struct ReadLimits {
     pub scan_max: u32,
     /// Bytes behind the end of the log within which a read may wait for the disk.
     pub waits_within: u64,
-    /// Whether it may wait farther behind as well, in a cold read: in large pieces, past the system's cache. Else what is
-    /// not in memory there is [`crate::ReadError::NotAtHand`].
-    pub is_cold: bool,
+    /// How it is read farther behind.
+    pub far: Far,
+}
+
+/// How messages are read that lie so far behind the end of the log that the disk may have to be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Far {
+    /// If they are in memory; else it is [`crate::ReadError::NotAtHand`].
+    AtHand,
+    /// In a cold read: in large pieces, past the system's cache.
+    Cold,
+    /// In a cold read that takes from the system's cache what is there, and tells it in [`QueueRead::in_cache`].
+    ColdFromCache,
 }
 
 /// What a read found.
@@ -70,6 +80,8 @@ pub struct QueueRead {
     pub messages: u32,
     /// Position of the last one that was looked at, whether it was accepted or not.
     pub last_position: Option<PhysicalOffset>,
+    /// Of a read [`Far::ColdFromCache`]: whether the system's cache had all that was to be brought. `None`: nothing was.
+    pub in_cache: Option<bool>,
 }
 
 /// Which of several messages a search by time means.

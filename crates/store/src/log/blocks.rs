@@ -13,8 +13,6 @@ pub(super) const BLOCK_BYTES: usize = 128 * 1024;
 struct Block {
     start: u64,
     bytes: Vec<u8>,
-    /// Whether a cold read brought it.
-    is_cold: bool,
 }
 
 impl Block {
@@ -78,7 +76,6 @@ impl Blocks {
             // Behind its own bytes alone: a block of another lap never ends where this one begins.
             if block.end() != at {
                 block.start = at;
-                block.is_cold = false;
                 block.bytes.clear();
                 block.bytes.reserve_exact(BLOCK_BYTES);
             }
@@ -102,16 +99,10 @@ impl Blocks {
         std::mem::take(&mut *self.place(start).write()).bytes
     }
 
-    /// Keeps the bytes of a block, which begin at `start`, and whether a cold read brought them.
-    pub(super) fn put(&self, start: u64, bytes: Vec<u8>, is_cold: bool) {
+    /// Keeps the bytes of a block, which begin at `start`.
+    pub(super) fn put(&self, start: u64, bytes: Vec<u8>) {
         debug_assert!(bytes.len() <= BLOCK_BYTES, "a block is read for its place");
-        *self.place(start).write() = Block { start, bytes, is_cold };
-    }
-
-    /// Whether the byte at `at` is here by a cold read.
-    pub(super) fn is_cold(&self, at: u64) -> bool {
-        let block = self.place(at).read();
-        block.is_cold && !block.from(at).is_empty()
+        *self.place(start).write() = Block { start, bytes };
     }
 }
 
@@ -183,7 +174,7 @@ mod tests {
     fn no_more_blocks_are_kept_than_fit_into_the_memory_given() {
         for (bytes, kept) in [(0, 1), (3 * BLOCK_BYTES, 2), (64 * BLOCK_BYTES - 1, 32)] {
             let blocks = Blocks::new(bytes);
-            (0..100).for_each(|n| blocks.put(n * BLOCK, vec![1; 10], false));
+            (0..100).for_each(|n| blocks.put(n * BLOCK, vec![1; 10]));
             assert_eq!((0..100).filter(|n| blocks.holds(n * BLOCK)).count(), kept, "{bytes}");
         }
     }
@@ -203,21 +194,21 @@ mod tests {
         let (blocks, lap) = (blocks(), BLOCK * BLOCKS);
         let old = bytes(BLOCK, BLOCK_BYTES);
         let memory = old.as_ptr();
-        blocks.put(BLOCK, old, false);
+        blocks.put(BLOCK, old);
         let mut taken = blocks.take_memory(lap + BLOCK);
         assert_eq!((taken.as_ptr(), taken.len()), (memory, BLOCK_BYTES));
         assert!(!blocks.holds(BLOCK) && !blocks.holds(lap + BLOCK));
         taken.copy_from_slice(&bytes(lap + BLOCK, BLOCK_BYTES));
-        blocks.put(lap + BLOCK, taken, false);
+        blocks.put(lap + BLOCK, taken);
         assert_eq!(copied(&blocks, lap + BLOCK, 9), Some(bytes(lap + BLOCK, 9)));
     }
 
     #[test]
     fn block_that_is_put_replaces_the_one_in_its_place() {
         let (blocks, lap) = (blocks(), BLOCK * BLOCKS);
-        blocks.put(BLOCK, bytes(BLOCK, BLOCK_BYTES), false);
+        blocks.put(BLOCK, bytes(BLOCK, BLOCK_BYTES));
         assert!(blocks.holds(BLOCK) && blocks.holds(2 * BLOCK - 1) && !blocks.holds(2 * BLOCK));
-        blocks.put(lap + BLOCK, bytes(lap + BLOCK, 10), false);
+        blocks.put(lap + BLOCK, bytes(lap + BLOCK, 10));
         assert!(!blocks.holds(BLOCK) && blocks.holds(lap + BLOCK + 9));
     }
 }

@@ -4,14 +4,15 @@
 //! buffers that they read into are a fixed number.
 //! Leaves what the bytes mean, and reads that are not far behind, to the rest of the log.
 
-use std::ops::Range;
+use std::{io, ops::Range};
 
 use gantry_model::PhysicalOffset;
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    Log, ReadError,
+    Log, Patience, ReadError,
     blocks::{BLOCK_BYTES, block_start},
+    segment::Segment,
 };
 
 /// Bytes that one read of the disk brings to a reader that reads on.
@@ -78,65 +79,87 @@ impl Drop for Lent<'_> {
 impl Log {
     /// Brings the blocks into memory that hold the first bytes of `ranges`, which go on in the log's order.
     ///
-    /// What cannot be read is left to [`Log::read`], which says why.
-    pub(super) fn read_ahead_cold(&self, ranges: impl Iterator<Item = Range<PhysicalOffset>>) {
-        let mut last = None;
+    /// What cannot be read is left to [`Log::read`], which says why. Returns what [`Log::read_ahead`] does.
+    pub(super) fn read_ahead_cold(
+        &self,
+        patience: Patience,
+        ranges: impl Iterator<Item = Range<PhysicalOffset>>,
+    ) -> Option<bool> {
+        let (mut last, mut in_cache) = (None, None);
         for range in ranges {
             for at in [range.start.0, range.end.0.saturating_sub(1)] {
                 let block = block_start(at);
                 // What cannot be read at one place of a block cannot be at the next.
-                if last.replace(block) != Some(block) && !self.holds(at) {
-                    let _unread = self.load_piece(block, at);
+                if last.replace(block) == Some(block) || self.holds(at) {
+                    continue;
+                }
+                if let Ok(Some(was_there)) = self.load_piece(block, at, patience) {
+                    in_cache = Some(in_cache.unwrap_or(true) && was_there);
                 }
             }
         }
-    }
-
-    /// Whether cold reads brought what lies at `position` or right before it. Whoever reads there reads on for long, and
-    /// to look for it in the system's cache would make the system read it into there.
-    pub(crate) fn is_read_cold(&self, position: PhysicalOffset) -> bool {
-        let blocks = &self.0.read_last;
-        let block = block_start(position.0);
-        blocks.is_cold(position.0) || block > 0 && blocks.is_cold(block - 1)
+        in_cache
     }
 
     fn holds(&self, at: u64) -> bool {
         self.0.tail.holds(at) || self.0.read_last.holds(at)
     }
 
-    fn load_piece(&self, block: u64, at: u64) -> Result<(), ReadError> {
+    /// Returns whether the system's cache had it; `None` if nobody looked.
+    fn load_piece(
+        &self,
+        block: u64,
+        at: u64,
+        patience: Patience,
+    ) -> Result<Option<bool>, ReadError> {
         let piece = block - block % PIECE_BYTES;
         let _place = self.0.cold.places[(piece / PIECE_BYTES) as usize % PLACES].lock();
         if self.holds(at) {
-            return Ok(());
+            return Ok(None);
         }
         let reads_on = block > 0 && self.0.read_last.holds(block - 1);
         let end = if reads_on { piece + PIECE_BYTES } else { block + BLOCK_BYTES as u64 };
         let start = PhysicalOffset(block.max(self.start().0));
-        let Some(segment) = self.segment_of(start) else { return Ok(()) };
-        // A read past the cache makes writers of the same file wait: the newest segment is read as ever.
-        let is_written = self.newest_segment() == Some(PhysicalOffset(segment.base));
+        let Some(segment) = self.segment_of(start) else { return Ok(None) };
         // A block across a segment's border is not kept whole: there is one a segment.
         let end = end.min(segment.end()).min(self.written().0);
         let bytes = end.saturating_sub(start.0) as usize;
         let mut lent = self.0.cold.buffers.lend();
         let buffer = &mut lent.buffer;
-        let from = start.0 - segment.base;
-        let read = if is_written {
-            buffer.resize(bytes, 0);
-            segment.file.read_at(buffer, from).map(|read| 0..read)
-        } else {
-            segment.file.read_past_cache(buffer, from, bytes)
-        };
-        let read = read.map_err(|source| ReadError::Io {
-            path: segment.path.clone(),
-            position: start,
-            source,
-        })?;
+        let (read, in_cache) =
+            self.read_piece(&segment, start, bytes, patience, buffer).map_err(|source| {
+                ReadError::Io { path: segment.path.clone(), position: start, source }
+            })?;
         // A segment that was given up meanwhile may hold other bytes by now.
         self.check_start(start)?;
         self.keep(start.0, &buffer[read]);
-        Ok(())
+        Ok(in_cache)
+    }
+
+    /// Reads `bytes` bytes into `buffer`, and returns where they are there and whether the system's cache had them.
+    fn read_piece(
+        &self,
+        segment: &Segment,
+        start: PhysicalOffset,
+        bytes: usize,
+        patience: Patience,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<(Range<usize>, Option<bool>)> {
+        let from = start.0 - segment.base;
+        let looks = patience == Patience::ColdFromCache;
+        if looks {
+            buffer.resize(bytes, 0);
+            if segment.file.read_at_hand(buffer, from)? {
+                return Ok((0..bytes, Some(true)));
+            }
+        }
+        let in_cache = looks.then_some(false);
+        // A read past the cache makes writers of the same file wait: the newest segment is read as ever.
+        if self.newest_segment() == Some(PhysicalOffset(segment.base)) {
+            buffer.resize(bytes, 0);
+            return Ok((0..segment.file.read_at(buffer, from)?, in_cache));
+        }
+        Ok((segment.file.read_past_cache(buffer, from, bytes)?, in_cache))
     }
 
     /// Keeps what was read at `start`, in blocks.
@@ -144,7 +167,7 @@ impl Log {
         while !bytes.is_empty() {
             let left = (block_start(start) + BLOCK_BYTES as u64 - start) as usize;
             let (block, rest) = bytes.split_at(left.min(bytes.len()));
-            self.0.read_last.put(start, block.to_vec(), true);
+            self.0.read_last.put(start, block.to_vec());
             start += block.len() as u64;
             bytes = rest;
         }

@@ -210,6 +210,8 @@ pub enum Patience {
     Wait,
     /// It may, and reads far behind the end: in large pieces, past the system's cache.
     Cold,
+    /// The same, but what the system's cache has is taken from there.
+    ColdFromCache,
     /// Only what is in memory is read.
     AtHand,
 }

@@ -258,7 +258,9 @@ impl Log {
         let failed = |source| ReadError::Io { path: segment.path.clone(), position, source };
         let at = position.0 - segment.base;
         let read = match patience {
-            Patience::Wait | Patience::Cold => segment.file.read_at(out, at).map_err(failed)?,
+            Patience::Wait | Patience::Cold | Patience::ColdFromCache => {
+                segment.file.read_at(out, at).map_err(failed)?
+            }
             Patience::AtHand if segment.file.read_at_hand(out, at).map_err(failed)? => out.len(),
             Patience::AtHand => return Err(ReadError::NotAtHand { position }),
         };
@@ -274,14 +276,15 @@ impl Log {
     /// Reads the blocks ahead that hold many of `ranges`, a reader's next records in the log's order. Records of several
     /// queues lie between each other: one read brings those of all of them.
     ///
-    /// What cannot be read is left to [`Log::read`], which says why.
+    /// What cannot be read is left to [`Log::read`], which says why. Returns, for [`Patience::ColdFromCache`], whether the
+    /// system's cache had all that was read; `None` if nothing was.
     pub fn read_ahead(
         &self,
         patience: Patience,
         ranges: impl Iterator<Item = Range<PhysicalOffset>>,
-    ) {
-        if patience == Patience::Cold {
-            return self.read_ahead_cold(ranges);
+    ) -> Option<bool> {
+        if matches!(patience, Patience::Cold | Patience::ColdFromCache) {
+            return self.read_ahead_cold(patience, ranges);
         }
         let mut wanted = Wanted::default();
         for range in ranges {
@@ -293,6 +296,7 @@ impl Log {
             wanted.add(&range);
         }
         self.load(&wanted, patience);
+        None
     }
 
     /// Forgets what is in memory, so that a test reads the disk.
@@ -323,7 +327,7 @@ impl Log {
         let mut bytes = self.0.read_last.take_memory(start.0);
         bytes.resize(size, 0);
         if self.read_file(&segment, start, patience, &mut bytes).is_ok() {
-            self.0.read_last.put(start.0, bytes, false);
+            self.0.read_last.put(start.0, bytes);
         }
     }
 

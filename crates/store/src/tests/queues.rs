@@ -7,7 +7,7 @@ use gantry_record::{RecordView, tag_hash};
 
 use super::world::{KINDS, Kind, LIMITS, World, commit, draft, push, sync_mode};
 use crate::{
-    AppendError, Batch, Boundary, Bounds, Index, ReadError, ReadLimits, ReadStatus, Topic,
+    AppendError, Batch, Boundary, Bounds, Far, Index, QueueRead, ReadLimits, ReadStatus, Topic,
 };
 
 #[test]
@@ -359,11 +359,12 @@ fn queues_between_each_other_are_read_alike_from_memory_and_from_disk() {
 
 #[test]
 fn cold_reads_give_what_other_reads_give_and_bring_the_blocks_of_those_who_follow() {
-    for kind in KINDS {
+    let hows = [Far::Cold, Far::ColdFromCache];
+    for (kind, far) in KINDS.into_iter().flat_map(|kind| hows.map(|far| (kind, far))) {
         let (world, topic, places) = interleaved(kind);
         let cold = |queue, from| {
             let mut out = bytes::BytesMut::new();
-            let limits = ReadLimits { waits_within: 0, is_cold: true, ..LIMITS };
+            let limits = ReadLimits { waits_within: 0, far, ..LIMITS };
             let from = QueueOffset(from);
             let read =
                 world.store().read_queue(&topic, QueueId(queue), from, limits, &|_| true, &mut out);
@@ -380,39 +381,17 @@ fn cold_reads_give_what_other_reads_give_and_bring_the_blocks_of_those_who_follo
                     .store()
                     .read_queue(&topic, QueueId(queue), start, LIMITS, &|_| true, &mut out)
                     .unwrap();
+                let found = QueueRead { in_cache: None, ..found };
                 assert_eq!((found, messages), (expected, out), "{kind:?}, queue {queue}, {from}");
                 assert!(found.next.0 > from);
                 from = found.next.0;
             }
         }
         world.store().log.forget_blocks();
-        cold(0, 0);
+        let looked = cold(0, 0).0.in_cache;
+        assert_eq!(looked.is_some(), far == Far::ColdFromCache, "{kind:?}");
         assert!(world.store().log.has_read_ahead(places[5]), "of every queue");
-    }
-}
-
-#[test]
-fn who_reads_where_cold_reads_have_been_is_sent_to_them_and_nobody_else_is() {
-    for kind in KINDS {
-        let (world, topic, places) = interleaved(kind);
-        let read = |from, is_cold, waits_within| {
-            let limits = ReadLimits { waits_within, is_cold, ..LIMITS };
-            let mut out = bytes::BytesMut::new();
-            let from = QueueOffset(from);
-            world.store().read_queue(&topic, QueueId(0), from, limits, &|_| true, &mut out)
-        };
-        let is_sent_away = |from| match read(from, false, 0) {
-            Err(ReadError::NotAtHand { .. }) => true,
-            other => other.map(|_| false).unwrap(),
-        };
-        world.store().log.forget_blocks();
-        read(0, false, u64::MAX).unwrap();
-        assert!(world.store().log.has_read_ahead(places[5]));
-        assert!(!is_sent_away(1), "{kind:?}: one who may wait brought it");
-        world.store().log.forget_blocks();
-        read(0, true, 0).unwrap();
-        assert!(world.store().log.has_read_ahead(places[5]));
-        assert!(is_sent_away(1), "{kind:?}: a cold read brought it");
+        assert_eq!(cold(0, 0).0.in_cache, None, "{kind:?}: all is here already");
     }
 }
 

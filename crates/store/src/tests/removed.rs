@@ -208,7 +208,8 @@ fn reader_whose_entries_the_views_drop_before_it_looks_is_told_the_new_minimum()
     let max = old.store.queue_bounds(&old.topic, QueueId(0)).unwrap().max;
     // As a read begins: nothing is gone yet.
     let (status, next, min) = (ReadStatus::NoMatch, QueueOffset(3), QueueOffset(0));
-    let mut read = QueueRead { status, next, min, max, messages: 0, last_position: None };
+    let mut read =
+        QueueRead { status, next, min, max, messages: 0, last_position: None, in_cache: None };
     assert!(old.store.maintain(now(3)).unwrap().segments_removed > 0);
     let mut batch = ViewBatch::new();
     let key = |offset| layout::queue_key(old.topic.id, QueueId(0), offset);

@@ -12,8 +12,8 @@ use gantry_record::{Draft, RecordView, properties, records, tag_hash};
 use tempfile::TempDir;
 
 use crate::{
-    AppendError, Batch, Ends, Flush, Index, KeySource, Now, OffsetCommit, QueueRead, ReadLimits,
-    Store, StoreOptions, Ticket, Topic,
+    AppendError, Batch, Ends, Far, Flush, Index, KeySource, Now, OffsetCommit, QueueRead,
+    ReadLimits, Store, StoreOptions, Ticket, Topic,
     change::{PARK_TOPIC, TIMER_OUT_MS},
     log::files::StdFiles,
     views::{MemoryViews, RocksMemory, RocksViews, ViewStore, dump},
@@ -252,7 +252,7 @@ pub(super) const LIMITS: ReadLimits = ReadLimits {
     bytes_max: 256 * 1024,
     scan_max: 800,
     waits_within: u64::MAX,
-    is_cold: false,
+    far: Far::AtHand,
 };
 
 pub(super) fn draft<'a>(

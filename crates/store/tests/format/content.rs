@@ -10,7 +10,7 @@ use gantry_model::{
 };
 use gantry_record::{Draft, RecordView, properties, records, sys_flag, tag_hash};
 use gantry_store::{
-    Batch, Bounds, Ends, Index, KeySource, Now, OffsetCommit, ReadLimits, Store, StoreOptions,
+    Batch, Bounds, Ends, Far, Index, KeySource, Now, OffsetCommit, ReadLimits, Store, StoreOptions,
     Topic,
     inspect::{Kind, StoreReader, Summary},
     log::survey::Item,
@@ -151,7 +151,7 @@ fn bodies(store: &Store, topic: &str, queue: u32) -> (Bounds, Vec<String>) {
         bytes_max: 1 << 20,
         scan_max: 800,
         waits_within: u64::MAX,
-        is_cold: false,
+        far: Far::AtHand,
     };
     let (mut all, mut next) = (Vec::new(), bounds.min);
     while next < bounds.max {

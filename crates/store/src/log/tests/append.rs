@@ -320,3 +320,25 @@ fn read_that_may_not_wait_gives_what_is_in_memory_and_never_half_of_it() {
     world.disk.set_cold(false);
     assert_eq!(read(&world, Patience::AtHand).unwrap(), at_hand);
 }
+
+#[test]
+fn cold_read_tells_whether_the_cache_had_what_it_brought_and_reads_the_disk_if_not() {
+    let mut world = World::new();
+    let places = world.append(&[b"one", b"two"]);
+    let size = (places[1].0 - places[0].0) as usize;
+    for is_cold in [true, false] {
+        world.disk.set_cold(is_cold);
+        for (patience, was_there) in
+            [(Patience::Cold, None), (Patience::ColdFromCache, Some(!is_cold))]
+        {
+            let ahead = || world.log.read_ahead(patience, std::iter::once(places[0]..places[1]));
+            assert_eq!(ahead(), None, "the tail is in memory");
+            world.log.forget_blocks();
+            assert_eq!(ahead(), was_there);
+            assert_eq!(ahead(), None, "it has been brought");
+            let mut out = BytesMut::new();
+            world.log.read(places[0], size, Patience::AtHand, &mut out).unwrap();
+            RecordView::verify(&out, places[0]).unwrap();
+        }
+    }
+}
