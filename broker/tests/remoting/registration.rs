@@ -116,8 +116,8 @@ async fn name_server_that_was_restarted_is_told_everything_at_once() {
 
 #[tokio::test]
 async fn name_server_that_comes_later_is_told_everything() {
-    // Nobody listens there until the broker has tried.
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Nobody listens there until the broker has tried, and no other test gets the port: this address is no other's.
+    let free = TcpListener::bind("127.3.8.1:0").await.unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
     let world = world_at(address).await;
