@@ -100,8 +100,6 @@ pub struct Slot {
     /// Bytes of the record.
     pub size: u32,
     store_time_at: u32,
-    /// Sum of the bytes before the queue offset.
-    head_crc: u32,
     /// Sum of the bytes from behind the store time up to the checksum entry.
     tail_crc: u32,
     /// `crc::shift` of that tail's length.
@@ -121,7 +119,6 @@ pub fn encode(draft: &Draft<'_>, out: &mut Vec<u8>) -> Result<Slot, EncodeError>
         start,
         size: record.len() as u32,
         store_time_at: layout.store_time_at as u32,
-        head_crc: crc::checksum(&record[..QUEUE_OFFSET_AT]),
         tail_crc: crc::checksum(tail),
         tail_shift: crc::shift(tail.len() as u32),
     })
@@ -130,7 +127,7 @@ pub fn encode(draft: &Draft<'_>, out: &mut Vec<u8>) -> Result<Slot, EncodeError>
 impl Slot {
     /// Fills in what the log decides, and the checksum over it all. `buf` holds the record at `start`.
     ///
-    /// Sums 44 or 56 bytes, whatever the record's size, and may be repeated with other values.
+    /// Sums the 64 or 76 bytes up to the store time, whatever the record's size, and may be repeated with other values.
     pub fn seal(
         &self,
         buf: &mut [u8],
@@ -148,7 +145,7 @@ impl Slot {
         record[POSITION_AT..POSITION_AT + 8].copy_from_slice(&position.0.to_be_bytes());
         record[store_time_at..store_time_end].copy_from_slice(&store_time_ms.to_be_bytes());
 
-        let front = crc::checksum_from(self.head_crc, &record[QUEUE_OFFSET_AT..store_time_end]);
+        let front = crc::checksum(&record[..store_time_end]);
         let crc = crc::combine(front, self.tail_crc, self.tail_shift);
         let digits_end = record.len() - 1;
         record[digits_end - 10..digits_end].copy_from_slice(&checksum_digits(crc));

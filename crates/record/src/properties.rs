@@ -193,7 +193,8 @@ fn split_entry(raw: &[u8]) -> (&[u8], &[u8]) {
 
 /// Key and value of an entry that decoders read.
 fn split_key(entry: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr(KEY_END, entry)?;
+    // Keys are shorter than what a call of a vectorized search costs.
+    let end = entry.iter().position(|byte| *byte == KEY_END)?;
     let (key, value) = (&entry[..end], &entry[end + 1..]);
     (!key.is_empty() && !value.is_empty()).then_some((key, value))
 }

@@ -196,7 +196,7 @@ impl Batch {
         );
         let record = self.encode(draft, index.ends)?;
         let keys = self.hashes.len();
-        self.hashes.extend(index.keys.words().map(|word| topic.key_hash(word)));
+        index.keys.words().for_each(|word| self.hashes.push(topic.key_hash(word)));
         let item = Item {
             topic: self.topic_index(topic),
             queue: draft.queue,
