@@ -180,21 +180,30 @@ impl ExtSource for ExtMap {
 }
 
 /// Where a typed header is written to: a frame under construction, or an [`ExtMap`].
+///
+/// A key is a name of the protocol: nothing in it is ever escaped.
 pub trait ExtSink {
     /// Adds one field.
-    fn put(&mut self, key: &str, value: &str);
+    fn put(&mut self, key: &'static str, value: &str);
+
+    /// Adds one field whose value has nothing to escape either.
+    fn put_plain(&mut self, key: &'static str, value: &str);
 
     /// Adds one number.
-    fn put_number(&mut self, key: &str, value: impl itoa::Integer)
+    fn put_number(&mut self, key: &'static str, value: impl itoa::Integer)
     where
         Self: Sized,
     {
-        self.put(key, itoa::Buffer::new().format(value));
+        self.put_plain(key, itoa::Buffer::new().format(value));
     }
 }
 
 impl ExtSink for ExtMap {
-    fn put(&mut self, key: &str, value: &str) {
+    fn put(&mut self, key: &'static str, value: &str) {
+        self.insert(key, value);
+    }
+
+    fn put_plain(&mut self, key: &'static str, value: &str) {
         self.insert(key, value);
     }
 }
@@ -341,7 +350,7 @@ impl Scalar for bool {
     }
 
     fn put<W: ExtSink>(self, field: &'static str, ext: &mut W) {
-        ext.put(field, if self { "true" } else { "false" });
+        ext.put_plain(field, if self { "true" } else { "false" });
     }
 }
 scalar_field!(bool);

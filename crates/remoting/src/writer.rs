@@ -101,31 +101,40 @@ impl<'w> FrameWriter<'w> {
         self.out.put_slice(b",\"extFields\":{");
     }
 
-    /// Adds one field.
+    /// Adds one field, whatever its key is.
     pub fn field(&mut self, key: &str, value: &str) {
-        match self.members.encoding {
-            Encoding::Json => {
-                self.json_key(key);
-                put_json_string(self.out, value);
-            }
-            Encoding::Compact => {
-                debug_assert!(i16::try_from(key.len()).is_ok(), "keys are names of the protocol");
-                self.out.put_i16(key.len() as i16);
-                self.out.put_slice(key.as_bytes());
-                self.out.put_i32(value.len() as i32);
-                self.out.put_slice(value.as_bytes());
-            }
-        }
+        self.put_field(key, put_json_text, value, put_json_text);
     }
 
-    fn json_key(&mut self, key: &str) {
+    /// Adds one field, whose key and value have their own ways into a JSON string.
+    fn put_field(
+        &mut self,
+        key: &str,
+        put_key: impl FnOnce(&mut BytesMut, &str),
+        value: &str,
+        put_value: impl FnOnce(&mut BytesMut, &str),
+    ) {
+        if self.members.encoding == Encoding::Compact {
+            return self.put_compact_field(key, value);
+        }
         self.open_ext();
         // A value ends with a quote, so only the first field follows the brace.
         if self.out.last() != Some(&b'{') {
             self.out.put_u8(b',');
         }
-        put_json_string(self.out, key);
-        self.out.put_u8(b':');
+        self.out.put_u8(b'"');
+        put_key(self.out, key);
+        self.out.put_slice(b"\":\"");
+        put_value(self.out, value);
+        self.out.put_u8(b'"');
+    }
+
+    fn put_compact_field(&mut self, key: &str, value: &str) {
+        debug_assert!(i16::try_from(key.len()).is_ok(), "keys are names of the protocol");
+        self.out.put_i16(key.len() as i16);
+        self.out.put_slice(key.as_bytes());
+        self.out.put_i32(value.len() as i32);
+        self.out.put_slice(value.as_bytes());
     }
 
     /// Adds every field of a typed header.
@@ -202,8 +211,9 @@ impl<'w> FrameWriter<'w> {
         out.put_slice(b"\",\"opaque\":");
         put_integer(out, opaque);
         if let Some(remark) = remark {
-            out.put_slice(b",\"remark\":");
-            put_json_string(out, remark);
+            out.put_slice(b",\"remark\":\"");
+            put_json_text(out, remark);
+            out.put_u8(b'"');
         }
         out.put_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
         put_integer(out, version);
@@ -213,8 +223,12 @@ impl<'w> FrameWriter<'w> {
 }
 
 impl ExtSink for FrameWriter<'_> {
-    fn put(&mut self, key: &str, value: &str) {
-        self.field(key, value);
+    fn put(&mut self, key: &'static str, value: &str) {
+        self.put_field(key, put_plain_text, value, put_json_text);
+    }
+
+    fn put_plain(&mut self, key: &'static str, value: &str) {
+        self.put_field(key, put_plain_text, value, put_plain_text);
     }
 }
 
@@ -241,10 +255,8 @@ fn put_integer(out: &mut BytesMut, value: i32) {
     out.put_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Appends `text` as a JSON string; text without anything to escape is copied in one piece.
-fn put_json_string(out: &mut BytesMut, text: &str) {
-    out.reserve(text.len() + 2);
-    out.put_u8(b'"');
+/// Appends what stands between the quotes of a JSON string; text without anything to escape is copied in one piece.
+fn put_json_text(out: &mut BytesMut, text: &str) {
     let mut rest = text.as_bytes();
     while let Some(at) = scan::to_escape(rest) {
         out.put_slice(&rest[..at]);
@@ -252,7 +264,16 @@ fn put_json_string(out: &mut BytesMut, text: &str) {
         rest = &rest[at + 1..];
     }
     out.put_slice(rest);
-    out.put_u8(b'"');
+}
+
+/// [`put_json_text`] for what is known to have nothing to escape.
+fn put_plain_text(out: &mut BytesMut, text: &str) {
+    debug_assert_eq!(
+        scan::to_escape(text.as_bytes()),
+        None,
+        "{text} is a name, a number or a word of the protocol"
+    );
+    out.put_slice(text.as_bytes());
 }
 
 fn put_escape(out: &mut BytesMut, byte: u8) {
@@ -299,6 +320,21 @@ mod tests {
         writer.finish(b"").unwrap();
         let vector = r#"{"code":0,"extFields":{"queueId":"1","transactionId":"X","msgId":"7F00000100002A9F0000000000000000","TRACE_ON":"true","MSG_REGION":"DefaultRegion","queueOffset":"0"},"flag":1,"language":"JAVA","opaque":7,"serializeTypeCurrentRPC":"JSON","version":479}"#;
         assert_eq!(header_text(&mut out), vector);
+    }
+
+    #[test]
+    fn values_of_names_and_keys_of_peers_are_escaped() {
+        let odd = "a\"b\\c\n\u{1}é𝄞\u{7f}";
+        let mut out = BytesMut::new();
+        let mut writer = FrameWriter::answer(&mut out, REPLY, ResponseCode::SUCCESS, Some(odd));
+        writer.put("name", odd);
+        writer.field(odd, odd);
+        writer.put_number("number", i64::MIN);
+        writer.put_plain("word", "true");
+        writer.finish(b"").unwrap();
+        let header: serde_json::Value = serde_json::from_str(&header_text(&mut out)).unwrap();
+        let fields = serde_json::json!({"name": odd, odd: odd, "number": "-9223372036854775808", "word": "true"});
+        assert_eq!((&header["extFields"], &header["remark"]), (&fields, &odd.into()));
     }
 
     #[test]

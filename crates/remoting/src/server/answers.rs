@@ -86,7 +86,7 @@ impl Answers {
         let code = ResponseCode(answer.code);
         let mut writer = AnswerWriter::begin(&mut self.out, reply, code, answer.remark.as_deref());
         for (key, value) in answer.ext.iter() {
-            writer.put(key, value);
+            writer = writer.ext(key, value);
         }
         writer.body(&answer.body);
     }
@@ -121,13 +121,17 @@ impl<'w> AnswerWriter<'w> {
 
     /// Adds a field.
     pub fn ext(mut self, key: &str, value: &str) -> Self {
-        self.put(key, value);
+        if let State::Open { frame } = &mut self.0 {
+            frame.field(key, value);
+        }
         self
     }
 
     /// Adds a number.
-    pub fn ext_number(mut self, key: &str, value: impl itoa::Integer) -> Self {
-        self.put_number(key, value);
+    pub fn ext_number(mut self, key: &'static str, value: impl itoa::Integer) -> Self {
+        if let State::Open { frame } = &mut self.0 {
+            frame.put_number(key, value);
+        }
         self
     }
 
@@ -135,8 +139,8 @@ impl<'w> AnswerWriter<'w> {
     pub fn header<'h>(mut self, header: &impl Header<'h>) -> Self {
         if let State::Open { frame } = &mut self.0 {
             frame.open_ext();
+            frame.header(header);
         }
-        header.to_ext(&mut self);
         self
     }
 
@@ -182,12 +186,4 @@ fn tell_once(error: &FrameError) {
     FIRST.call_once(|| {
         tracing::warn!(%error, "an answer is too large and was refused; further ones are not told");
     });
-}
-
-impl ExtSink for AnswerWriter<'_> {
-    fn put(&mut self, key: &str, value: &str) {
-        if let State::Open { frame } = &mut self.0 {
-            frame.field(key, value);
-        }
-    }
 }
