@@ -23,7 +23,7 @@ use std::{
 
 use bytes::BytesMut;
 use gantry_remoting::{
-    RequestCode,
+    HeaderView, RequestCode,
     server::{Answers, Connection, Counters, Request, Service},
 };
 use parking_lot::Mutex;
@@ -125,16 +125,14 @@ impl Service for Front {
         let now = self.shared.services.clock.now();
         let late = Lateness::new(answers.waited(), requests.len(), &self.shared.late_sends);
         let mut run = SendRun::new(&self.shared, connection, now, late);
+        let mut view = HeaderView::default();
         let mut taken = 0;
         for request in requests.iter() {
             taken += 1;
-            let view = match request.view() {
-                Ok(view) => view,
-                Err(error) => {
-                    connection.reject(&error);
-                    continue;
-                }
-            };
+            if let Err(error) = request.view_in(&mut view) {
+                connection.reject(&error);
+                continue;
+            }
             let mut call = Call {
                 shared: &self.shared,
                 connection,

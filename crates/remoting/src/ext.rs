@@ -4,7 +4,11 @@
 //! Numbers that cannot be negative are unsigned in the types, so a negative one is an error that
 //! names its field. What an absent optional field means is left to the reader.
 
+mod text;
+
 use smallvec::SmallVec;
+
+pub(crate) use text::Text;
 
 /// Most fields a header may carry; a peer that sends more is broken or hostile.
 pub const FIELDS_MAX: usize = 1024;
@@ -18,36 +22,6 @@ pub struct Ext<'a> {
     pub(crate) copied: String,
     /// Keys and values. Kept small: a header is moved several times.
     pub(crate) fields: SmallVec<[(Text, Text); 16]>,
-}
-
-/// Where a text stands, in the header or among the copied.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Text {
-    start: u32,
-    end: u32,
-}
-
-/// Bit of [`Text::start`] that means "among the copied"; frames are far shorter than 2 GiB.
-const COPIED: u32 = 1 << 31;
-
-impl Text {
-    pub(crate) fn in_source(start: usize, end: usize) -> Self {
-        Self { start: start as u32, end: end as u32 }
-    }
-
-    pub(crate) fn in_copied(start: usize, end: usize) -> Self {
-        Self { start: start as u32 | COPIED, end: end as u32 }
-    }
-
-    pub(crate) fn is_copied(self) -> bool {
-        self.start & COPIED != 0
-    }
-
-    #[inline]
-    pub(crate) fn of<'t>(self, source: &'t str, copied: &'t str) -> &'t str {
-        let text = if self.is_copied() { copied } else { source };
-        &text[(self.start & !COPIED) as usize..self.end as usize]
-    }
 }
 
 impl Ext<'_> {
@@ -70,6 +44,14 @@ impl Ext<'_> {
     /// Number of fields.
     pub fn len(&self) -> usize {
         self.fields.len()
+    }
+
+    /// Forgets the fields and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        let Self { source, copied, fields } = self;
+        *source = "";
+        copied.clear();
+        fields.clear();
     }
 
     #[inline]
@@ -163,19 +145,20 @@ impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for ExtMap {
 
 /// Where a typed header is read from.
 pub trait ExtSource {
-    /// All fields; of a repeated key the last one counts.
-    fn fields(&self) -> impl Iterator<Item = (&str, &str)>;
+    /// All fields, the keys as bytes; of a repeated key the last one counts.
+    fn fields(&self) -> impl Iterator<Item = (&[u8], &str)>;
 }
 
 impl ExtSource for Ext<'_> {
-    fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.iter()
+    fn fields(&self) -> impl Iterator<Item = (&[u8], &str)> {
+        let bytes = |key: Text| key.bytes_of(self.source, &self.copied);
+        self.fields.iter().map(move |&(key, value)| (bytes(key), self.text(value)))
     }
 }
 
 impl ExtSource for ExtMap {
-    fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.iter()
+    fn fields(&self) -> impl Iterator<Item = (&[u8], &str)> {
+        self.iter().map(|(key, value)| (key.as_bytes(), value))
     }
 }
 
@@ -396,7 +379,7 @@ macro_rules! header_body {
             $(let mut $field: Option<&$life str> = None;)*
             for (key, value) in ext.fields() {
                 match key {
-                    $($key => $field = Some(value),)*
+                    $(key if key == $key.as_bytes() => $field = Some(value),)*
                     _ => {}
                 }
             }

@@ -117,7 +117,7 @@ pub enum ParseError {
 }
 
 /// A header, borrowed from the bytes of its frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HeaderView<'a> {
     /// Encoding that the header came in.
     pub encoding: Encoding,
@@ -140,24 +140,29 @@ pub struct HeaderView<'a> {
 impl<'a> HeaderView<'a> {
     /// Reads a whole header.
     pub fn parse(encoding: Encoding, bytes: &'a [u8]) -> Result<Self, ParseError> {
+        let mut view = Self::default();
+        view.read(encoding, bytes)?;
+        Ok(view)
+    }
+
+    /// [`HeaderView::parse`] in the place of another header, whose memory it uses. After an error nothing in it counts.
+    pub fn read(&mut self, encoding: Encoding, bytes: &'a [u8]) -> Result<(), ParseError> {
+        self.clear();
+        self.encoding = encoding;
         match encoding {
-            Encoding::Json => json::parse(bytes),
-            Encoding::Compact => compact::parse(bytes),
+            Encoding::Json => json::read(bytes, self),
+            Encoding::Compact => compact::read(bytes, self),
         }
     }
 
-    /// A header without any member; the parsers fill it.
-    fn empty(encoding: Encoding) -> Self {
-        Self {
-            encoding,
-            code: 0,
-            language: Language::Java,
-            version: 0,
-            opaque: 0,
-            flag: 0,
-            remark: None,
-            ext: Ext::default(),
-        }
+    /// Leaves a header without any member; the parsers fill it.
+    fn clear(&mut self) {
+        let Self { encoding, code, language, version, opaque, flag, remark, ext } = self;
+        *encoding = Encoding::default();
+        *language = Language::default();
+        (*code, *version, *opaque, *flag) = (0, 0, 0, 0);
+        *remark = None;
+        ext.clear();
     }
 
     /// The code of a request.
@@ -273,6 +278,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_an_earlier_header_is_left_in_its_place() {
+        let full = r#"{"code":1,"extFields":{"a":"b","c":"\u0001"},"flag":1,"language":"GO","opaque":2,"remark":"r","version":3}"#;
+        let mut view = json(full).unwrap();
+        let empty = compact(b"", b"");
+        for (encoding, bytes) in [
+            (Encoding::Json, &b"{}"[..]),
+            (Encoding::Compact, &empty[..]),
+            (Encoding::Json, &br#"{"extFields":{"k":"\u0002v","l":"w"}}"#[..]),
+        ] {
+            view.read(encoding, bytes).unwrap();
+            assert_eq!(view, HeaderView::parse(encoding, bytes).unwrap());
+            view.read(Encoding::Json, &full.as_bytes()[..full.len() - 1]).unwrap_err();
+        }
+    }
+
+    #[test]
     fn last_of_a_repeated_field_counts() {
         assert_eq!(json(r#"{"extFields":{"k":"1","k":"2"}}"#).unwrap().ext.get("k"), Some("2"));
     }
@@ -315,6 +336,23 @@ mod tests {
         let many =
             format!("{{\"extFields\":{{{}}}}}", vec!["\"k\":\"\""; FIELDS_MAX + 1].join(","));
         assert_eq!(json(&many), Err(ParseError::TooManyFields { limit: FIELDS_MAX }));
+    }
+
+    #[test]
+    fn numbers_are_read_whatever_their_length_and_whatever_follows_them() {
+        for number in [0, 7, 10, -1, 999_999_999, 1_000_000_000, i32::MAX, i32::MIN] {
+            for text in [
+                format!("{{\"opaque\":{number}}}"),
+                format!("{{\"opaque\":{number},\"x\":1}}"),
+                format!("{{\"opaque\": {number} }}"),
+                format!("{{\"opaque\":\"{number}\"}}"),
+            ] {
+                assert_eq!(json(&text).map(|view| view.opaque), Ok(number), "{text}");
+            }
+        }
+        for text in ["00", "01", "1x", "1.5", "-", "", "12345678901", "999999999"] {
+            assert!(json(&format!("{{\"opaque\":{text}")).is_err(), "{text}");
+        }
     }
 
     /// A compact header around the given remark and fields.
@@ -376,6 +414,21 @@ mod tests {
         }
 
         #[test]
+        fn fields_are_read_in_every_spelling(
+            fields in prop::collection::vec((any_spelling(), any_spelling(), 0..3_usize), 0..20),
+        ) {
+            let spelt = fields.iter().map(|((_, key), (_, value), blanks)| {
+                let blank = " ".repeat(*blanks);
+                format!("{blank}\"{key}\"{blank}:{blank}\"{value}\"{blank}")
+            });
+            let header = format!("{{\"extFields\":{{{}}}}}", spelt.collect::<Vec<_>>().join(","));
+            let view = json(&header).unwrap();
+            let written: Vec<_> =
+                fields.iter().map(|((key, _), (value, _), _)| (&key[..], &value[..])).collect();
+            prop_assert_eq!(pairs(&view), written);
+        }
+
+        #[test]
         fn what_is_read_is_json(text in r#"[{}\[\]",:0-2a\\u\-. tfn]{0,24}"#) {
             let header = format!("{{\"x\":{text}}}");
             if json(&header).is_ok() {
@@ -384,6 +437,25 @@ mod tests {
                 prop_assert!(strict.is_ok() || header.contains("\\u"), "{header}");
             }
         }
+    }
+
+    /// A string and one of its spellings in JSON.
+    fn any_spelling() -> impl Strategy<Value = (String, String)> {
+        let special = prop::sample::select(vec!['"', '\\', '\u{1}', '\u{2}', '\n', '/', 'é', '𝄞']);
+        let character = prop_oneof![prop::char::range('a', 'z'), special, any::<char>()];
+        prop::collection::vec((character, any::<bool>()), 0..24).prop_map(|characters| {
+            let spell = |&(character, in_full): &(char, bool)| {
+                if in_full {
+                    let mut units = [0; 2];
+                    let units = character.encode_utf16(&mut units).iter();
+                    return units.map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat();
+                }
+                let quoted = serde_json::to_string(&character).unwrap();
+                quoted[1..quoted.len() - 1].to_owned()
+            };
+            let spelling = characters.iter().map(spell).collect();
+            (characters.iter().map(|(character, _)| character).collect(), spelling)
+        })
     }
 
     fn any_json_text() -> impl Strategy<Value = String> {

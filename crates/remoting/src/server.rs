@@ -119,11 +119,18 @@ pub struct Request {
 impl Request {
     /// Reads the header; hand an error to [`Connection::reject`].
     pub fn view(&self) -> Result<HeaderView<'_>, ParseError> {
-        let view = HeaderView::parse(self.encoding, &self.header)?;
+        let mut view = HeaderView::default();
+        self.view_in(&mut view)?;
+        Ok(view)
+    }
+
+    /// [`Request::view`] in the place of an earlier request's header, whose memory it uses.
+    pub fn view_in<'a>(&'a self, view: &mut HeaderView<'a>) -> Result<(), ParseError> {
+        view.read(self.encoding, &self.header)?;
         if view.is_response() {
             return Err(ParseError::UnexpectedResponse { opaque: view.opaque });
         }
-        Ok(view)
+        Ok(())
     }
 }
 

@@ -12,15 +12,15 @@ use std::borrow::Cow;
 
 use bytes::Buf;
 
-use super::{Encoding, HeaderView, ParseError};
+use super::{HeaderView, ParseError};
 use crate::ext::{Ext, FIELDS_MAX, Text};
 use crate::language::Language;
 
 /// Bytes before the remark, without its length.
 const FIXED_BYTES: usize = 13;
 
-pub(super) fn parse(bytes: &[u8]) -> Result<HeaderView<'_>, ParseError> {
-    let mut view = HeaderView::empty(Encoding::Compact);
+/// Reads into an empty `view`.
+pub(super) fn read<'a>(bytes: &'a [u8], view: &mut HeaderView<'a>) -> Result<(), ParseError> {
     let mut rest = bytes;
     let mut fixed = take(&mut rest, FIXED_BYTES as i64, "fixed part")?;
     view.code = fixed.get_i16().into();
@@ -35,8 +35,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<HeaderView<'_>, ParseError> {
     if !rest.is_empty() {
         return Err(ParseError::TrailingBytes { bytes: rest.len() });
     }
-    parse_fields(fields, bytes, &mut view.ext)?;
-    Ok(view)
+    parse_fields(fields, bytes, &mut view.ext)
 }
 
 fn parse_fields<'a>(

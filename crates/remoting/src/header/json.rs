@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::{Encoding, HeaderView, ParseError};
+use super::{HeaderView, ParseError};
 use crate::ext::{Ext, FIELDS_MAX, Text};
 use crate::language::Language;
 use crate::scan::quote_or_backslash;
@@ -18,20 +18,20 @@ const COPIED_BYTES: usize = 512;
 /// Longest part of a refused value that an error repeats, in characters.
 const VALUE_SHOWN_MAX: usize = 32;
 
-pub(super) fn parse(bytes: &[u8]) -> Result<HeaderView<'_>, ParseError> {
+/// Reads into an empty `view`.
+pub(super) fn read<'a>(bytes: &'a [u8], view: &mut HeaderView<'a>) -> Result<(), ParseError> {
     let text =
         std::str::from_utf8(bytes).map_err(|e| ParseError::NotUtf8 { at: e.valid_up_to() })?;
-    let mut scanner = Scanner { text, at: 0, copied: String::new() };
-    let mut view = HeaderView::empty(Encoding::Json);
+    let mut scanner = Scanner { text, at: 0, copied: std::mem::take(&mut view.ext.copied) };
     view.ext.source = text;
-    scanner.members(|scanner, key| scanner.header_member(key, &mut view))?;
+    scanner.members(|scanner, key| scanner.header_member(key, view))?;
     scanner.skip_space();
     let bytes = text.len() - scanner.at;
     if bytes > 0 {
         return Err(ParseError::TrailingBytes { bytes });
     }
     view.ext.copied = scanner.copied;
-    Ok(view)
+    Ok(())
 }
 
 struct Scanner<'a> {
@@ -43,14 +43,14 @@ struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     fn header_member(&mut self, key: Text, view: &mut HeaderView<'a>) -> Result<(), ParseError> {
-        match self.read(key) {
-            "code" => view.code = self.integer("code")?,
-            "version" => view.version = self.integer("version")?,
-            "opaque" => view.opaque = self.integer("opaque")?,
-            "flag" => view.flag = self.integer("flag")?,
-            "language" => view.language = self.language()?,
-            "remark" => view.remark = self.remark()?,
-            "extFields" => self.ext_fields(&mut view.ext)?,
+        match key.bytes_of(self.text, &self.copied) {
+            b"code" => view.code = self.integer("code")?,
+            b"version" => view.version = self.integer("version")?,
+            b"opaque" => view.opaque = self.integer("opaque")?,
+            b"flag" => view.flag = self.integer("flag")?,
+            b"language" => view.language = self.language()?,
+            b"remark" => view.remark = self.remark()?,
+            b"extFields" => self.ext_fields(&mut view.ext)?,
             _ => self.skip_value(0)?,
         }
         Ok(())
@@ -86,34 +86,31 @@ impl<'a> Scanner<'a> {
     /// One field; nothing when its value is `null`.
     #[inline]
     fn any_field(&mut self) -> Result<Option<(Text, Text)>, ParseError> {
-        if let Some(field) = self.plain_field() {
-            return Ok(Some(field));
+        if let Some((key, value, end)) = self.usual_field() {
+            self.at = end;
+            return Ok(Some((key, self.string_rest(value)?)));
         }
         self.skip_space();
         let key = self.key()?;
         Ok(self.optional_text()?.map(|value| (key, value)))
     }
 
-    /// `"key":"value"` without white space and escapes, the shape of nearly every field; the
-    /// scanner stays where it is before any other.
+    /// `"key":"value"` without white space, and without escapes in the key, the shape of nearly every
+    /// field: its key, where the value begins, and its first quote or backslash.
     #[inline]
-    fn plain_field(&mut self) -> Option<(Text, Text)> {
+    fn usual_field(&self) -> Option<(Text, usize, usize)> {
         let bytes = self.text.as_bytes();
         let key = self.at + 1;
-        let key_end = match *bytes.get(self.at..)? {
+        let key_end = match bytes.get(self.at..)? {
             // A letter, as in the sends of usual clients.
             [b'"', b'a'..=b'z', b'"', ..] => key + 1,
             [b'"', ..] => quote_or_backslash(bytes, key)?,
             _ => return None,
         };
-        let [b'"', b':', b'"'] = bytes[key_end..].first_chunk()? else { return None };
+        let [b'"', b':', b'"', rest @ ..] = &bytes[key_end..] else { return None };
         let value = key_end + 3;
-        let value_end = quote_or_backslash(bytes, value)?;
-        if bytes[value_end] != b'"' {
-            return None;
-        }
-        self.at = value_end + 1;
-        Some((Text::in_source(key, key_end), Text::in_source(value, value_end)))
+        let end = value + quote_or_backslash(rest, 0)?;
+        Some((Text::in_source(key, key_end), value, end))
     }
 
     /// An object whose members `each` consumes, from before its brace to after its last one.
@@ -174,15 +171,18 @@ impl<'a> Scanner<'a> {
     #[inline]
     fn plain_integer(&mut self) -> Option<i32> {
         let rest = self.text.as_bytes().get(self.at..)?;
-        let digits = rest.iter().take(9).take_while(|byte| byte.is_ascii_digit()).count();
-        if digits == 0 || !matches!(rest.get(digits), Some(b',' | b'}')) {
-            return None;
+        let mut number = 0;
+        for (digits, byte) in rest.iter().take(10).enumerate() {
+            match byte {
+                b'0'..=b'9' if digits < 9 => number = number * 10 + i32::from(byte - b'0'),
+                b',' | b'}' if digits == 1 || (digits > 1 && rest[0] != b'0') => {
+                    self.at += digits;
+                    return Some(number);
+                }
+                _ => return None,
+            }
         }
-        if rest[0] == b'0' && digits > 1 {
-            return None;
-        }
-        self.at += digits;
-        Some(rest[..digits].iter().fold(0, |number, byte| number * 10 + i32::from(byte - b'0')))
+        None
     }
 
     fn language(&mut self) -> Result<Language, ParseError> {
@@ -230,6 +230,12 @@ impl<'a> Scanner<'a> {
         self.expect(b'"', "a string")?;
         let start = self.at;
         self.at = self.quote_or_backslash()?;
+        self.string_rest(start)
+    }
+
+    /// The rest of a string that began at `start` and whose first quote or backslash the scanner stands on.
+    #[inline]
+    fn string_rest(&mut self, start: usize) -> Result<Text, ParseError> {
         if self.text.as_bytes()[self.at] == b'"' {
             self.at += 1;
             return Ok(Text::in_source(start, self.at - 1));
@@ -238,6 +244,9 @@ impl<'a> Scanner<'a> {
     }
 
     /// The rest of a string that began at `start` and whose first escape the scanner stands on.
+    ///
+    /// Never inlined, so that the strings without escapes, nearly all, do not pay for it.
+    #[inline(never)]
     fn escaped_string(&mut self, start: usize) -> Result<Text, ParseError> {
         if self.copied.capacity() == 0 {
             self.copied.reserve((self.text.len() - start).min(COPIED_BYTES));
