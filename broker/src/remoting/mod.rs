@@ -124,7 +124,7 @@ impl Service for Front {
     ) {
         let now = self.shared.services.clock.now();
         let late = Lateness::new(answers.waited(), requests.len(), &self.shared.late_sends);
-        let mut run = SendRun::new(&self.shared, connection, now, late);
+        let mut run = SendRun::new(&self.shared, connection, now, late, requests.len());
         let mut view = HeaderView::default();
         let mut taken = 0;
         for request in requests.iter() {

@@ -48,6 +48,8 @@ pub(super) struct SendRun<'a> {
     connection: &'a Arc<Connection>,
     now: Now,
     outgoing: Option<Outgoing>,
+    /// Most sends that it will take.
+    requests_max: usize,
     replies: Vec<ReplyTo>,
     late: Lateness<'a>,
 }
@@ -58,8 +60,10 @@ impl<'a> SendRun<'a> {
         connection: &'a Arc<Connection>,
         now: Now,
         late: Lateness<'a>,
+        requests_max: usize,
     ) -> Self {
-        Self { shared, connection, now, outgoing: None, replies: Vec::new(), late }
+        let (outgoing, replies) = (None, Vec::new());
+        Self { shared, connection, now, outgoing, requests_max, replies, late }
     }
 
     /// Encoded bytes that wait to be appended.
@@ -74,7 +78,10 @@ impl<'a> SendRun<'a> {
             let refusal = Refusal::new(ResponseCode::SYSTEM_BUSY, remark);
             return write_refusal(call.answers, call.reply(), &refusal);
         }
-        let outgoing = self.outgoing.get_or_insert_with(|| self.shared.take_outgoing());
+        let outgoing = self.outgoing.get_or_insert_with(|| {
+            self.replies.reserve(self.requests_max);
+            self.shared.take_outgoing()
+        });
         let sends = &self.shared.services.sends;
         let staged = decode(call.view, call.body, call.connection.peer())
             .map_err(Refusal::from)

@@ -205,7 +205,9 @@ pub fn put_number(out: &mut Vec<u8>, key: &str, value: u64) {
 
 /// What the views learn of a message with these stored properties.
 pub fn index<'a>(stored: &'a [u8], unique: std::ops::Range<usize>, seen: &Seen<'a>) -> Index<'a> {
-    let unique = std::str::from_utf8(&stored[unique]).ok().filter(|id| !id.is_empty());
+    // An id that the client gave is stored as it is.
+    let stored_id = || std::str::from_utf8(&stored[unique]).ok();
+    let unique = seen.unique_key.or_else(stored_id).filter(|id| !id.is_empty());
     let keys = KeySource { unique, keys: seen.keys };
     Index { tag_hash: seen.tag_hash(), keys, ..Index::default() }
 }
@@ -266,6 +268,21 @@ mod tests {
         assert!(out.starts_with(&format!("a\u{1}b\u{2}UNIQ_KEY\u{1}{unique}\u{2}MSG_REGION")));
         let (unique, _) = stored("", &[]);
         assert_eq!(unique.len(), 32);
+    }
+
+    #[test]
+    fn index_names_the_id_that_is_stored() {
+        let repeated = text(&[("UNIQ_KEY", "A"), ("CLUSTER", "x"), ("UNIQ_KEY", "B")]);
+        for (text, expected) in
+            [(repeated.as_str(), Some("B")), ("UNIQ_KEY\u{1}C", Some("C")), ("", None)]
+        {
+            let (stamp, seen, mut out) = (stamp(), Seen::of(text), Vec::new());
+            let now = Now { wall_ms: 1_700_000_000_000, monotonic_ms: 0 };
+            let unique = stamp.write(text, &seen, &[], now, &mut out);
+            let found = index(&out, unique, &seen).keys.unique.map(str::as_bytes);
+            assert_eq!(found, properties::find(&out, UNIQ_KEY), "{text:?}");
+            assert!(expected.is_none() || found == expected.map(str::as_bytes), "{text:?}");
+        }
     }
 
     #[test]
