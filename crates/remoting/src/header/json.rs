@@ -86,31 +86,27 @@ impl<'a> Scanner<'a> {
     /// One field; nothing when its value is `null`.
     #[inline]
     fn any_field(&mut self) -> Result<Option<(Text, Text)>, ParseError> {
-        if let Some((key, value, end)) = self.usual_field() {
-            self.at = end;
+        let key = match self.letter_key() {
+            Some(key) => key,
+            None => self.key()?,
+        };
+        // Nearly every value is a string.
+        if self.take(b'"') {
+            let value = self.at;
+            self.at = self.quote_or_backslash()?;
             return Ok(Some((key, self.string_rest(value)?)));
         }
-        self.skip_space();
-        let key = self.key()?;
         Ok(self.optional_text()?.map(|value| (key, value)))
     }
 
-    /// `"key":"value"` without white space, and without escapes in the key, the shape of nearly every
-    /// field: its key, where the value begins, and its first quote or backslash.
+    /// `"a":"`, as in the sends of usual clients; the scanner stays where it is before any other key.
     #[inline]
-    fn usual_field(&self) -> Option<(Text, usize, usize)> {
-        let bytes = self.text.as_bytes();
-        let key = self.at + 1;
-        let key_end = match bytes.get(self.at..)? {
-            // A letter, as in the sends of usual clients.
-            [b'"', b'a'..=b'z', b'"', ..] => key + 1,
-            [b'"', ..] => quote_or_backslash(bytes, key)?,
-            _ => return None,
-        };
-        let [b'"', b':', b'"', rest @ ..] = &bytes[key_end..] else { return None };
-        let value = key_end + 3;
-        let end = value + quote_or_backslash(rest, 0)?;
-        Some((Text::in_source(key, key_end), value, end))
+    fn letter_key(&mut self) -> Option<Text> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let [b'"', b'a'..=b'z', b'"', b':', b'"', ..] = rest else { return None };
+        let key = Text::in_source(self.at + 1, self.at + 2);
+        self.at += 4;
+        Some(key)
     }
 
     /// An object whose members `each` consumes, from before its brace to after its last one.
@@ -126,7 +122,7 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// The rest of an object after its opening brace; `member` consumes one key and value.
+    /// The rest of an object after its opening brace; `member` consumes one key and value, and white space before them.
     fn object_rest(
         &mut self,
         mut member: impl FnMut(&mut Self) -> Result<(), ParseError>,
@@ -136,7 +132,6 @@ impl<'a> Scanner<'a> {
             return Ok(());
         }
         loop {
-            self.skip_space();
             member(self)?;
             self.skip_space();
             if self.take(b'}') {
@@ -146,8 +141,32 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A key and its colon; afterwards the scanner stands on the value.
+    /// White space, a key and its colon; afterwards the scanner stands on the value.
     fn key(&mut self) -> Result<Text, ParseError> {
+        match self.usual_key() {
+            Some(key) => Ok(key),
+            None => self.any_key(),
+        }
+    }
+
+    /// `"key":` without white space and escapes; the scanner stays where it is before any other key.
+    #[inline]
+    fn usual_key(&mut self) -> Option<Text> {
+        if self.peek() != Some(b'"') {
+            return None;
+        }
+        let bytes = self.text.as_bytes();
+        let start = self.at + 1;
+        let end = quote_or_backslash(bytes, start)?;
+        let [b'"', b':', b'!'..=u8::MAX, ..] = bytes[end..] else { return None };
+        self.at = end + 2;
+        Some(Text::in_source(start, end))
+    }
+
+    /// Any other, out of the way of the usual ones.
+    #[inline(never)]
+    fn any_key(&mut self) -> Result<Text, ParseError> {
+        self.skip_space();
         let key = self.string()?;
         self.skip_space();
         self.expect(b':', "`:`")?;
@@ -155,10 +174,17 @@ impl<'a> Scanner<'a> {
         Ok(key)
     }
 
+    #[inline]
     fn integer(&mut self, member: &'static str) -> Result<i32, ParseError> {
-        if let Some(number) = self.plain_integer() {
-            return Ok(number);
+        match self.plain_integer() {
+            Some(number) => Ok(number),
+            None => self.any_integer(member),
         }
+    }
+
+    /// Any other, out of the way of the usual ones.
+    #[inline(never)]
+    fn any_integer(&mut self, member: &'static str) -> Result<i32, ParseError> {
         let Some(text) = self.optional_text()? else { return Ok(0) };
         let text = self.read(text);
         text.parse().map_err(|_| ParseError::Number {
