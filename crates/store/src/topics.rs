@@ -11,6 +11,7 @@ use std::{
 };
 
 use gantry_model::{PhysicalOffset, TopicConfig, TopicId, TopicName};
+use hashbrown::HashMap;
 
 use crate::change;
 
@@ -86,7 +87,7 @@ impl Topic {
 /// All topics.
 #[derive(Debug, Default)]
 pub(crate) struct TopicTable {
-    by_name: BTreeMap<TopicName, Arc<Topic>>,
+    by_name: HashMap<TopicName, Arc<Topic>>,
     names: BTreeMap<TopicId, TopicName>,
     /// Those that say themselves how long their messages are kept: few of many, and looked at every second.
     retained: BTreeMap<TopicId, u64>,
@@ -110,7 +111,9 @@ impl TopicTable {
 
     /// Sorted by name.
     pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
-        self.by_name.values().cloned().collect()
+        let mut topics: Vec<_> = self.by_name.values().cloned().collect();
+        topics.sort_unstable_by(|one, other| one.name().cmp(other.name()));
+        topics
     }
 
     /// Topics that say themselves how long their messages are kept, in milliseconds.
@@ -197,6 +200,22 @@ mod tests {
 
     fn config(name: &str, queues: u32) -> TopicConfig {
         TopicConfig::new(TopicName::new(name).unwrap(), queues)
+    }
+
+    #[test]
+    fn topics_are_found_by_name_and_listed_by_it() {
+        let mut table = TopicTable::default();
+        let names = ["orders", "a", "orders-2", "Z", "b"];
+        for (id, name) in names.into_iter().enumerate() {
+            let since = PhysicalOffset(id as u64);
+            table.put(TopicId(id as u32), config(name, 1), since, DataVersion::default());
+        }
+        let listed: Vec<_> = table.all().iter().map(|topic| topic.name().to_string()).collect();
+        assert_eq!(listed, ["Z", "a", "b", "orders", "orders-2"]);
+        for (id, name) in names.into_iter().enumerate() {
+            assert_eq!(table.get(name).map(|topic| topic.id), Some(TopicId(id as u32)));
+        }
+        assert!(table.get("order").is_none());
     }
 
     #[test]
