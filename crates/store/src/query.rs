@@ -12,6 +12,7 @@ use gantry_record::RecordView;
 use crate::{
     change::{self, key_hash},
     errors::ReadError,
+    keys::KeyGap,
     log::{SegmentInfo, Walked},
     store::Store,
 };
@@ -74,12 +75,11 @@ impl Store {
         if self.note_broken_keys() {
             gaps.extend(keys.gaps(self.log_start()));
         }
-        gaps.retain(|gap| gap.start < range.end && range.start < gap.end);
-        let gaps = merged(gaps);
+        gaps.retain(|gap| gap.range.start < range.end && range.start < gap.range.end);
         if gaps.is_empty() {
             return Ok(());
         }
-        self.query_gaps(range, gaps, max, is_wanted, found)?;
+        self.query_gaps(range, &gaps, max, is_wanted, found)?;
         // Each way has given its newest ones.
         found[newer..].sort_by_key(|bytes| std::cmp::Reverse(position_of(bytes)));
         found.dedup_by_key(|bytes| position_of(bytes));
@@ -87,20 +87,21 @@ impl Store {
         Ok(())
     }
 
-    /// Walks the parts of the log whose files of the index are missing, until they are made again.
+    /// Walks the parts of the log whose files of the index are missing, until they are made again, and those that were
+    /// left out of it. As the end of the log that it has not come to, these are walked however long they are.
     fn query_gaps(
         &self,
         range: &Range<PhysicalOffset>,
-        gaps: Vec<Range<PhysicalOffset>>,
+        gaps: &[KeyGap],
         max: usize,
         is_wanted: &IsWanted<'_>,
         found: &mut Vec<Bytes>,
     ) -> Result<(), ReadError> {
-        let missing: u64 = gaps.iter().map(|gap| gap.end.0 - gap.start.0).sum();
+        let missing = missing_bytes(gaps);
         if missing > WALKED_BYTES_MAX {
             return Err(ReadError::Unindexed { missing });
         }
-        for gap in gaps {
+        for gap in merged(gaps.iter()) {
             let inside = gap.start.max(range.start)..gap.end.min(range.end);
             found.extend(self.query_log(inside, max, is_wanted)?);
         }
@@ -168,8 +169,15 @@ impl Store {
     }
 }
 
+/// Bytes of the parts whose files are missing.
+fn missing_bytes(gaps: &[KeyGap]) -> u64 {
+    let missing = merged(gaps.iter().filter(|gap| !gap.is_skipped));
+    missing.iter().map(|gap| gap.end.0 - gap.start.0).sum()
+}
+
 /// The same positions in as few ranges as can be: each then begins and ends where a record does.
-fn merged(mut ranges: Vec<Range<PhysicalOffset>>) -> Vec<Range<PhysicalOffset>> {
+fn merged<'a>(gaps: impl Iterator<Item = &'a KeyGap>) -> Vec<Range<PhysicalOffset>> {
+    let mut ranges: Vec<_> = gaps.map(|gap| gap.range.clone()).collect();
     ranges.sort_by_key(|range| range.start);
     let mut merged: Vec<Range<PhysicalOffset>> = Vec::new();
     for range in ranges {
@@ -184,4 +192,21 @@ fn merged(mut ranges: Vec<Range<PhysicalOffset>>) -> Vec<Range<PhysicalOffset>> 
 /// Where a record that was read and verified lies.
 fn position_of(bytes: &Bytes) -> Option<PhysicalOffset> {
     RecordView::parse(bytes).ok().map(|record| record.position())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn walk_is_bounded_by_the_files_that_are_missing_and_not_by_what_was_skipped() {
+        let gap = |range: Range<u64>, is_skipped| KeyGap {
+            range: PhysicalOffset(range.start)..PhysicalOffset(range.end),
+            is_skipped,
+        };
+        let gaps = [gap(10..20, false), gap(20..90, true), gap(95..99, false), gap(10..20, false)];
+        assert_eq!(missing_bytes(&gaps), 14);
+        let walked = [10..90, 95..99].map(|r| PhysicalOffset(r.start)..PhysicalOffset(r.end));
+        assert_eq!(merged(gaps.iter()), walked);
+    }
 }

@@ -19,6 +19,7 @@ use std::{
 use gantry_model::PhysicalOffset;
 use parking_lot::Mutex;
 
+use self::index_keys::GapRead;
 pub use self::{
     clocks::{AgeClock, SteadyClock},
     rules::{ImageStep, forget_before, image_step},
@@ -101,6 +102,7 @@ impl AddAssign for Forgotten {
 pub(crate) struct Upkeep {
     pub(crate) keys: KeyIndex,
     pub(crate) keys_waiting: KeysWaiting,
+    gap_read: Mutex<Option<GapRead>>,
     /// Of the log, for the key index.
     pub(crate) key_read_bytes: AtomicU64,
     state: Mutex<UpkeepState>,
@@ -142,7 +144,8 @@ impl Upkeep {
         let is_image_lost = named_image.is_some() && image.is_none();
         let state = UpkeepState { clock, steady, image, is_image_lost };
         let key_read_bytes = AtomicU64::new(0);
-        Ok(Self { keys, keys_waiting, key_read_bytes, state: Mutex::new(state) })
+        let gap_read = Mutex::new(None);
+        Ok(Self { keys, keys_waiting, gap_read, key_read_bytes, state: Mutex::new(state) })
     }
 
     /// Time before which everything was stored longer than `age_ms` ago, for sure.

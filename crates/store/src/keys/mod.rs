@@ -4,6 +4,7 @@
 //! Leaves hashing, and the check of hits against records, to its callers.
 
 mod file;
+mod skipped;
 mod waiting;
 
 use std::{
@@ -20,6 +21,8 @@ use crate::log::files::Files;
 
 pub(crate) use file::{BLOCK_BYTES, KeyFile, range_of_name};
 use file::{file_name, write_file};
+pub use skipped::KeyGap;
+use skipped::Skipped;
 pub(crate) use waiting::KeysWaiting;
 
 /// Bytes of log whose entries one file holds.
@@ -89,14 +92,16 @@ struct State {
     memory: Memory,
     /// The file whose entries were read back into memory, to be removed when a longer one takes its place.
     read_back: Option<Arc<KeyFile>>,
+    skipped: Skipped,
 }
 
 /// The index. One thread adds, any number looks up.
 pub struct KeyIndex {
     dir: PathBuf,
     files: Arc<dyn Files>,
-    /// Entries at which a file is due earlier than by the log's bytes: half of the memory, since they are copied to be
-    /// sorted. At twice as many, when files cannot be written, they are given up; what they covered becomes a gap.
+    /// Entries at which a file is due earlier than by the log's bytes: a third of the memory, since they are copied to
+    /// be sorted, and whoever fills a gap may hold as many. At twice as many, when files cannot be written, they are
+    /// given up; what they covered becomes a gap.
     file_entries: usize,
     state: RwLock<State>,
     /// Held while files are made or removed.
@@ -122,12 +127,13 @@ impl KeyIndex {
         applied: PhysicalOffset,
         memory_bytes: usize,
     ) -> Result<Self, KeyError> {
-        let file_entries = (memory_bytes / 2 / size_of::<KeyEntry>()).max(1);
+        let file_entries = (memory_bytes / 3 / size_of::<KeyEntry>()).max(1);
         files.create_dir(dir).map_err(at(dir, "make folder"))?;
         let mut broken = Vec::new();
         let mut found = open_files(dir, files.as_ref(), &mut broken)?;
         let (memory, read_back) = first_memory(&mut found, applied.0, file_entries)?;
-        let state = RwLock::new(State { files: found, memory, read_back });
+        let state =
+            RwLock::new(State { files: found, memory, read_back, skipped: Skipped::default() });
         let broken = Mutex::new(broken);
         let change = Mutex::new(());
         Ok(Self { dir: dir.to_owned(), files, file_entries, state, change, broken })
@@ -157,6 +163,22 @@ impl KeyIndex {
         memory.entries.extend_from_slice(&entries[known..]);
         memory.to = memory.to.max(to.0);
         memory.give_up_if_full(2 * self.file_entries);
+    }
+
+    /// Leaves out the records up to `to`, a record's end, so that those behind may be added: they are a gap, which is
+    /// to be filled soon.
+    pub fn skip_to(&self, to: PhysicalOffset) -> Result<(), KeyError> {
+        self.seal(self.covered_to())?;
+        let _change = self.change.lock();
+        let state = &mut *self.state.write();
+        let gap = state.memory.to..to.0;
+        if !gap.is_empty() {
+            // Not sealed if nothing was added to what was read back: its file has stayed.
+            state.files.extend(state.read_back.take());
+            state.memory = Memory { from: gap.end, to: gap.end, entries: Vec::new() };
+            state.skipped.push(gap);
+        }
+        Ok(())
     }
 
     /// Writes the gathered entries of records before `synced` to a file if there are enough; says whether it did.
@@ -206,6 +228,7 @@ impl KeyIndex {
         state.files.retain(|f| !is_covered(f));
         let place = state.files.partition_point(|f| f.range().start < range.start);
         state.files.insert(place, Arc::new(file));
+        state.skipped.filled(&range);
         covered.iter().filter(|f| f.range() != range).try_for_each(|f| self.remove(f))
     }
 
@@ -280,13 +303,13 @@ impl KeyIndex {
     pub fn drop_before(&self, position: PhysicalOffset) -> Result<(), KeyError> {
         let _change = self.change.lock();
         let mut state = self.state.write();
+        state.skipped.drop_before(position.0);
         let gone = state.files.partition_point(|file| file.range().end <= position.0);
         state.files.drain(..gone).try_for_each(|file| self.remove(&file))
     }
 
-    /// Ranges between the log's start and the gathered entries that no file covers, oldest first, each at most as long
-    /// as one file's.
-    pub fn gaps(&self, log_start: PhysicalOffset) -> Vec<Range<PhysicalOffset>> {
+    /// What lies between the log's start and the gathered entries and no file covers, oldest first.
+    pub fn gaps(&self, log_start: PhysicalOffset) -> Vec<KeyGap> {
         let state = self.state.read();
         let covered = state.files.iter().map(|file| file.range());
         let memory = state.memory.from..u64::MAX;
@@ -294,8 +317,9 @@ impl KeyIndex {
         let mut gaps = Vec::new();
         for range in covered.chain([memory]) {
             while at < range.start {
-                let end = range.start.min(at + FILE_LOG_BYTES);
-                gaps.push(PhysicalOffset(at)..PhysicalOffset(end));
+                let (is_skipped, part_end) = state.skipped.part_at(at);
+                let end = range.start.min(part_end).min(at + FILE_LOG_BYTES);
+                gaps.push(KeyGap { range: PhysicalOffset(at)..PhysicalOffset(end), is_skipped });
                 at = end;
             }
             at = at.max(range.end);
@@ -303,7 +327,18 @@ impl KeyIndex {
         gaps
     }
 
-    /// Fills one of the `gaps` with the entries of its records, in any order.
+    /// The gap before `end` that is to be filled next: what was skipped comes first.
+    pub fn next_gap(&self, log_start: PhysicalOffset, end: PhysicalOffset) -> Option<KeyGap> {
+        let gaps = self.gaps(log_start).into_iter().filter(|gap| gap.range.end <= end);
+        gaps.min_by_key(|gap| !gap.is_skipped)
+    }
+
+    /// Entries that one file is to hold at most, and so whoever fills a gap.
+    pub fn file_entries(&self) -> usize {
+        self.file_entries
+    }
+
+    /// Fills one of the `gaps`, or its begin, with the entries of its records, in any order.
     pub fn fill_gap(
         &self,
         gap: Range<PhysicalOffset>,

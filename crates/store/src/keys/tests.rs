@@ -10,7 +10,7 @@ use crate::log::memory_files::{MemoryFiles, Operation};
 const DIR: &str = "/keys";
 /// For 64 Ki entries in a file.
 const FILE_ENTRIES: usize = 64 << 10;
-const MEMORY_BYTES: usize = 2 * FILE_ENTRIES * size_of::<KeyEntry>();
+const MEMORY_BYTES: usize = 3 * FILE_ENTRIES * size_of::<KeyEntry>();
 const EVERYTHING: PhysicalOffset = PhysicalOffset(u64::MAX);
 
 fn open(disk: &MemoryFiles, applied: u64) -> KeyIndex {
@@ -39,6 +39,11 @@ fn add(index: &KeyIndex, records: Range<u64>) {
 
 fn all() -> Range<PhysicalOffset> {
     PhysicalOffset(0)..PhysicalOffset(u64::MAX)
+}
+
+/// The parts before the log's end that no file covers.
+fn gaps(index: &KeyIndex, log_start: u64) -> Vec<Range<PhysicalOffset>> {
+    index.gaps(PhysicalOffset(log_start)).into_iter().map(|gap| gap.range).collect()
 }
 
 fn find(index: &KeyIndex, n: u64) -> Vec<u64> {
@@ -133,13 +138,13 @@ fn broken_and_missing_files_become_gaps_and_can_be_filled() {
         // A broken block is noticed when it is read.
         (600..1200).for_each(|n| _ = find(&index, n));
         let gap = PhysicalOffset(60_000)..PhysicalOffset(120_000);
-        assert_eq!(index.gaps(PhysicalOffset(0)), std::slice::from_ref(&gap), "{damage}");
+        assert_eq!(gaps(&index, 0), std::slice::from_ref(&gap), "{damage}");
         assert_eq!(find(&index, 100), [10_000]);
         let entries = (600..1200)
             .map(|n| KeyEntry { hash: hash_of(n), position: PhysicalOffset(n * 100) })
             .collect();
         index.fill_gap(gap, entries).unwrap();
-        assert_eq!(index.gaps(PhysicalOffset(0)), []);
+        assert_eq!(gaps(&index, 0), []);
         assert_eq!(find(&index, 700), [70_000]);
     }
 }
@@ -154,9 +159,60 @@ fn index_far_behind_the_views_has_a_gap_instead_of_a_long_replay() {
     let applied = 1000 + REPLAY_BYTES_MAX + 1;
     let index = open(&disk, applied);
     assert_eq!(index.covered_to().0, applied);
-    let gaps = index.gaps(PhysicalOffset(500));
+    let gaps = gaps(&index, 500);
     assert_eq!((gaps[0].start.0, gaps.last().unwrap().end.0), (1000, applied));
     assert!(gaps.iter().all(|gap| gap.end.0 - gap.start.0 <= FILE_LOG_BYTES));
+}
+
+#[test]
+fn skipped_records_are_a_gap_that_is_filled_before_others_and_part_by_part() {
+    let disk = MemoryFiles::new();
+    let index = open(&disk, 0);
+    for file in 0..2 {
+        add(&index, file * 10..file * 10 + 10);
+        index.seal(EVERYTHING).unwrap();
+    }
+    drop(index);
+    disk.remove(&Path::new(DIR).join(file_name(&(0..1000)))).unwrap();
+    // The second file is read back.
+    let index = open(&disk, 2000);
+    index.skip_to(PhysicalOffset(5000)).unwrap();
+    assert_eq!((index.covered_to().0, index.size()), (5000, (1, 0)));
+    add(&index, 50..60);
+    let gap = |range: Range<u64>, is_skipped| KeyGap {
+        range: PhysicalOffset(range.start)..PhysicalOffset(range.end),
+        is_skipped,
+    };
+    assert_eq!(index.gaps(PhysicalOffset(0)), [gap(0..1000, false), gap(2000..5000, true)]);
+    let next = |end| index.next_gap(PhysicalOffset(0), PhysicalOffset(end));
+    assert_eq!(next(5000), Some(gap(2000..5000, true)));
+    assert_eq!(next(4999), Some(gap(0..1000, false)), "nothing behind the end");
+
+    let entry = |n: u64| KeyEntry { hash: hash_of(n), position: PhysicalOffset(n * 100) };
+    for (part, then) in [(20..30, gap(3000..5000, true)), (30..50, gap(0..1000, false))] {
+        let range = PhysicalOffset(part.start * 100)..PhysicalOffset(part.end * 100);
+        index.fill_gap(range, part.map(entry).collect()).unwrap();
+        assert_eq!(next(5000), Some(then));
+    }
+    let check = |index: &KeyIndex, records: Range<u64>| {
+        records.for_each(|n| assert_eq!(find(index, n), [n * 100]));
+    };
+    check(&index, 10..60);
+    index.skip_to(PhysicalOffset(7000)).unwrap();
+    check(&index, 10..60);
+    assert_eq!(index.size(), (4, 0), "what memory held is in a file");
+    let filled = Path::new(DIR).join(file_name(&(2000..3000)));
+    disk.damage(&filled, |bytes| bytes[5000] ^= 1);
+    assert_eq!(find(&index, 25), [0; 0]);
+    assert_eq!(next(5000), Some(gap(0..1000, false)), "a file that breaks was skipped no more");
+    index
+        .fill_gap(PhysicalOffset(2000)..PhysicalOffset(3000), (20..30).map(entry).collect())
+        .unwrap();
+    drop(index);
+    let index = open(&disk, 7000);
+    check(&index, 10..60);
+    assert_eq!(index.gaps(PhysicalOffset(0)), [gap(0..1000, false)]);
+    assert_eq!(index.covered_to().0, 6000, "what was skipped behind the last file is replayed");
 }
 
 #[test]
@@ -187,7 +243,7 @@ fn files_below_the_start_of_the_log_are_dropped() {
     index.drop_before(PhysicalOffset(20_000)).unwrap();
     assert_eq!(disk.list(Path::new(DIR)).unwrap().len(), 1);
     assert_eq!((find(&index, 50), find(&index, 250)), (vec![], vec![25_000]));
-    assert_eq!(index.gaps(PhysicalOffset(20_000)), []);
+    assert_eq!(gaps(&index, 20_000), []);
 }
 
 #[test]
@@ -212,7 +268,7 @@ fn memory_is_given_up_when_files_can_never_be_written() {
     add_one(&index, 0..100, &many);
     add_one(&index, 100..200, &many);
     assert_eq!(index.size(), (0, 0));
-    assert_eq!(index.gaps(PhysicalOffset(0)), [PhysicalOffset(0)..PhysicalOffset(200)]);
+    assert_eq!(gaps(&index, 0), [PhysicalOffset(0)..PhysicalOffset(200)]);
 }
 
 #[test]
@@ -231,7 +287,7 @@ fn power_cut_at_any_time_leaves_whole_files_or_none() {
         let index = open(&disk.crash(seed), 120_000);
         let covered = index.covered_to().0 / 100;
         add(&index, covered..1200);
-        let gaps = index.gaps(PhysicalOffset(0));
+        let gaps = gaps(&index, 0);
         for n in (0..1200).step_by(7) {
             let is_gap = gaps.iter().any(|gap| gap.contains(&PhysicalOffset(n * 100)));
             assert_eq!(find(&index, n).is_empty(), is_gap, "seed {seed}, {n}");

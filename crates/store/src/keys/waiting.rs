@@ -53,11 +53,11 @@ impl KeysWaiting {
         self.state.lock().forgotten
     }
 
-    /// Whether it is half full, and holds keys of records before `end`.
-    pub(crate) fn is_due(&self, end: PhysicalOffset) -> bool {
+    /// Where it begins, if it is half full and holds keys of records before `end`.
+    pub(crate) fn due_from(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
         let state = self.state.lock();
         let may_go = state.entries.first().is_some_and(|first| first.position < end);
-        may_go && state.entries.len() >= self.entries_max / 2
+        (may_go && state.entries.len() >= self.entries_max / 2).then_some(state.from)
     }
 
     /// Puts the keys of records before `end`, a record's end, into `out`, unless it begins after `covered`: then keys
@@ -118,24 +118,24 @@ mod tests {
     fn half_full_is_due_once_there_is_a_key_that_may_go_and_empty_is_never() {
         for entries_max in [0, 1, 4] {
             let waiting = waiting(entries_max);
-            assert!(!waiting.is_due(PhysicalOffset(u64::MAX)), "{entries_max}");
+            assert_eq!(waiting.due_from(PhysicalOffset(u64::MAX)), None, "{entries_max}");
         }
         let waiting = waiting(4);
         add(&waiting, &[100], 110);
-        assert!(!waiting.is_due(PhysicalOffset(110)));
+        assert_eq!(waiting.due_from(PhysicalOffset(110)), None);
         add(&waiting, &[110], 120);
-        assert!(!waiting.is_due(PhysicalOffset(100)));
-        assert!(waiting.is_due(PhysicalOffset(110)));
+        assert_eq!(waiting.due_from(PhysicalOffset(100)), None);
+        assert_eq!(waiting.due_from(PhysicalOffset(110)), Some(PhysicalOffset(100)));
         let mut out = Vec::new();
         assert!(waiting.take(PhysicalOffset(100), PhysicalOffset(110), &mut out));
-        assert!(!waiting.is_due(PhysicalOffset(110)));
+        assert_eq!(waiting.due_from(PhysicalOffset(110)), None);
     }
 
     #[test]
     fn what_is_too_much_is_forgotten_and_nothing_is_taken_across_the_hole() {
         let waiting = waiting(2);
         add(&waiting, &[100, 110], 120);
-        assert!(waiting.is_due(PhysicalOffset(120)));
+        assert_eq!(waiting.due_from(PhysicalOffset(120)), Some(PhysicalOffset(100)));
         add(&waiting, &[120], 130);
         assert_eq!((waiting.from(), waiting.forgotten()), (PhysicalOffset(130), 3));
         add(&waiting, &[130], 140);
