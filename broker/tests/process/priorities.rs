@@ -4,18 +4,18 @@ use super::{program::Program, world::until};
 
 /// Steps by which upkeep is below the others.
 const UPKEEP_BELOW: i32 = 10;
-/// Steps by which merging the views' tables is.
-const MERGING_BELOW: i32 = 5;
+/// Steps by which writing and merging the views' tables is.
+const TABLES_BELOW: i32 = 5;
 /// The lowest priority that there is.
 const LOWEST: i32 = 19;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn upkeep_merging_and_cold_reads_leave_the_processor_to_those_that_answer_and_to_look_ups() {
+async fn upkeep_tables_and_cold_reads_leave_the_processor_to_those_that_answer_and_to_look_ups() {
     let dir = tempfile::tempdir().unwrap();
     let program = Program::serving(dir.path(), "");
     let usual = program.nice_values()["gantry-broker"];
     let upkeep = (usual + UPKEEP_BELOW).min(LOWEST);
-    let merging = (usual + MERGING_BELOW).min(LOWEST);
+    let tables = (usual + TABLES_BELOW).min(LOWEST);
     let wanted = [
         ("cold-read-0", LOWEST),
         ("gantry-commit", usual),
@@ -26,8 +26,8 @@ async fn upkeep_merging_and_cold_reads_leave_the_processor_to_those_that_answer_
         ("gantry-views", usual),
         ("look-up-0", usual),
         ("look-up-1", usual),
-        ("rocksdb:high", usual),
-        ("rocksdb:low", merging),
+        ("rocksdb:high", tables),
+        ("rocksdb:low", tables),
     ];
     // Each thread lowers its own as its first act.
     until(async || {

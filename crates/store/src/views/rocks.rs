@@ -55,9 +55,9 @@ const LEVEL_BYTES: u64 = 32 << 20;
 /// Bytes of a table from that level on: one has entries of few queues, and what is further down is left as it is where the
 /// tables that are moved there have none of its queues.
 const TABLE_BYTES: u64 = 4 << 20;
-/// How nice the thread is that merges tables: one that answers gets three quarters of a processor that it wants too. With
-/// less than a quarter it falls behind senders of large batches, who then wait for it. The thread that writes tables is as
-/// all others: views fall behind it at once.
+/// How nice the threads are that write and merge tables: one that answers gets three quarters of a processor that one of
+/// them wants too. At everybody's priority a table that is written holds up sends by tens of milliseconds. With less than
+/// a quarter they fall behind senders of large batches, who then wait for them.
 const NICE: i32 = 5;
 
 /// Views on disk.
@@ -189,14 +189,14 @@ impl RocksViews {
 /// of whoever starts them.
 fn start_threads() -> Result<(), rocksdb::Error> {
     let mut env = Env::new()?;
-    env.set_high_priority_background_threads(1);
-    let start_merging = || {
+    let start = || {
         if let Err(error) = rustix::process::nice(NICE) {
-            tracing::debug!(%error, "RocksDB merges tables at full priority");
+            tracing::debug!(%error, "RocksDB writes and merges tables at full priority");
         }
+        env.set_high_priority_background_threads(1);
         env.set_low_priority_background_threads(1);
     };
-    match thread::scope(|scope| scope.spawn(start_merging).join()) {
+    match thread::scope(|scope| scope.spawn(start).join()) {
         Ok(()) => Ok(()),
         Err(panic) => resume_unwind(panic),
     }
