@@ -45,7 +45,8 @@ impl Skipped {
 
     /// Whether the part from `at` on is one of these, and where that changes.
     pub(super) fn part_at(&self, at: u64) -> (bool, u64) {
-        match self.ranges.iter().find(|skipped| at < skipped.end) {
+        let next = self.ranges.partition_point(|skipped| skipped.end <= at);
+        match self.ranges.get(next) {
             Some(skipped) if skipped.start <= at => (true, skipped.end),
             Some(skipped) => (false, skipped.start),
             None => (false, u64::MAX),
