@@ -10,7 +10,7 @@ import java.util.concurrent.Callable;
  */
 final class Check {
     /** Longest wait for a condition: two rebalance rounds of the client (20 s each) and some air. */
-    private static final long WAIT_MS_MAX = 60_000;
+    static final long WAIT_MS_MAX = 60_000;
     private static final long POLL_MS = 20;
 
     private Check() {

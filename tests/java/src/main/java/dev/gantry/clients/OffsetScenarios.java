@@ -36,7 +36,9 @@ final class OffsetScenarios {
         Inbox first = new Inbox();
         DefaultMQPushConsumer consumer = world.consumer(group, topic, first);
         first.waitForExactly(before);
-        // The client writes its offsets back when it shuts down.
+        // The client writes its offsets back when it shuts down, and leaves out those of messages whose listener has not
+        // returned by then.
+        consumer.setAwaitTerminationMillisWhenShutdown(Check.WAIT_MS_MAX);
         consumer.shutdown();
         List<String> after = World.sendRoundQueues(producer, topic, "after", 8);
         Inbox second = new Inbox();
