@@ -33,7 +33,7 @@ pub(crate) use call::Call;
 pub(crate) use refusal::Refusal;
 
 use crate::services::{Services, hold::Owner, send::Outgoing};
-use cold::DiskThreads;
+use cold::{ColdThreads, DiskThreads};
 use late::Lateness;
 use send::SendRun;
 
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     /// Where work goes on that does not end at once.
     pub(crate) runtime: Handle,
     /// Threads of reads far behind.
-    pub(crate) cold: DiskThreads,
+    pub(crate) cold: ColdThreads,
     /// Threads of look-ups.
     pub(crate) look_ups: DiskThreads,
     /// Sends that had waited for too long, counted to refuse some of them.
@@ -101,7 +101,7 @@ pub(crate) struct Front {
 impl Front {
     /// A front door to `services`; what does not end at once runs on `runtime`.
     pub(crate) fn new(services: Arc<Services>, runtime: Handle) -> io::Result<Self> {
-        let cold = DiskThreads::for_cold_reads(services.settings.cold_reads_max)?;
+        let cold = ColdThreads::start(services.settings.cold_reads_max)?;
         let shared = Shared {
             services,
             runtime,
@@ -196,7 +196,7 @@ mod tests {
     use tokio::{net::TcpListener, sync::watch};
 
     use super::*;
-    use crate::services::fixture::services_with;
+    use crate::services::{behind::Onset, fixture::services_with};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn look_up_is_answered_while_all_threads_of_cold_reads_are_busy() {
@@ -206,7 +206,7 @@ mod tests {
         let busy: Vec<_> = (0..services.settings.cold_reads_max)
             .map(|_| {
                 let (done, is_done) = mpsc::channel::<()>();
-                front.shared.cold.run(move || assert!(is_done.recv().is_err()));
+                front.shared.cold.of(Onset::GoesOn).run(move || assert!(is_done.recv().is_err()));
                 done
             })
             .collect();

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{Call, Refusal, Shared, call};
 use crate::services::{
+    behind::Onset,
     hold::{Held, Owner, TooMany, Wake},
     offsets::CommitRequest,
     pull::{Pull, PullRequest, Pulls},
@@ -46,8 +47,8 @@ fn try_pull(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
     if let Some(offset) = wishes.commit {
         commit(call, &request, offset);
     }
-    if services.pulls.goes_on_far_behind(&pull) {
-        read_cold(call, pull);
+    if let Some(onset) = services.pulls.goes_on_far_behind(&pull) {
+        read_cold(call, pull, onset);
         return Ok(());
     }
     let read = call.shared.with_buffer(|buffer| {
@@ -58,7 +59,7 @@ fn try_pull(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
         Ok::<_, ReadError>(Some(read))
     })?;
     let Some(read) = read else {
-        read_cold(call, pull);
+        read_cold(call, pull, Onset::Missed);
         return Ok(());
     };
     match wishes.suspend_ms {
@@ -76,7 +77,7 @@ fn commit(call: &Call<'_, '_>, request: &PullRequest<'_>, offset: i64) {
     }
 }
 
-fn read_cold(call: &Call<'_, '_>, pull: Pull) {
+fn read_cold(call: &Call<'_, '_>, pull: Pull, onset: Onset) {
     let (shared, connection, reply) =
         (Arc::clone(call.shared), Arc::clone(call.connection), call.reply());
     let place = call.services().counters.waiting_pulls.enter(call.now.monotonic_ms);
@@ -85,9 +86,11 @@ fn read_cold(call: &Call<'_, '_>, pull: Pull) {
         let Some(_turn) = connection.late_turn().await else { return };
         let (done, answer_sent) = oneshot::channel::<()>();
         let (front, answered) = (Arc::clone(&shared), Arc::clone(&connection));
-        shared.cold.run(move || {
+        shared.cold.of(onset).run(move || {
             drop(place);
-            read_and_send(&front, &answered, reply, &pull, Pulls::read_far_behind);
+            read_and_send(&front, &answered, reply, &pull, |pulls, pull, out| {
+                pulls.read_far_behind(pull, onset, out)
+            });
             drop(done);
         });
         // Ends when the sender is dropped, by a panic as well.

@@ -16,11 +16,19 @@ use super::hold::QueueKey;
 
 /// Readers that are remembered, roughly: two may have one place, of which the later one has it.
 const PLACES: usize = 1024;
-/// Reads of a reader before it looks for the first time, and for the second: a single page that was not there costs a
-/// reader of messages in the cache no more than these.
-const READS_APART: u32 = 4;
-/// Reads between two looks at most: of 32 messages of 1 KiB, some 150 MiB.
+/// Reads from one look to the next at most: of 32 messages of 1 KiB, some 150 MiB.
 const READS_APART_MAX: u32 = 4096;
+
+/// How a read far behind the end of the log begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Onset {
+    /// Nothing was known of it: it was tried as everybody's is, and something was not there.
+    Missed,
+    /// It goes on far behind, and is to look in the system's cache.
+    Looks,
+    /// It goes on far behind.
+    GoesOn,
+}
 
 /// Where the readers go on that were far behind when they read last.
 pub(super) struct Behind {
@@ -34,7 +42,7 @@ struct Place {
     mark: AtomicU64,
     /// Reads to go until it looks.
     until_look: AtomicU32,
-    /// Reads between its last look and the next one.
+    /// Reads from its last look to the next one.
     apart: AtomicU32,
 }
 
@@ -43,11 +51,12 @@ impl Behind {
         Self { places: (0..PLACES).map(|_| Place::default()).collect() }
     }
 
-    /// Notes that a group, which was not known to be so, is far behind in a queue and goes on at `next`.
+    /// Notes that a group, which was not known to be so, is far behind in a queue and goes on at `next`. It looks at once:
+    /// a single page that was not there costs a reader of messages in the cache two reads.
     pub(super) fn begin(&self, group: &str, queue: QueueKey, next: QueueOffset) {
         let place = self.place(group, queue);
-        place.until_look.store(READS_APART, Relaxed);
-        place.apart.store(READS_APART, Relaxed);
+        place.until_look.store(0, Relaxed);
+        place.apart.store(1, Relaxed);
         place.mark.store(mark(group, queue, next), Relaxed);
     }
 
@@ -67,7 +76,7 @@ impl Behind {
             Some(false) => {
                 let apart = place.apart.load(Relaxed).saturating_mul(2).min(READS_APART_MAX);
                 place.apart.store(apart, Relaxed);
-                place.until_look.store(apart, Relaxed);
+                place.until_look.store(apart - 1, Relaxed);
             }
             None => {
                 let left = place.until_look.load(Relaxed).saturating_sub(1);
@@ -77,14 +86,13 @@ impl Behind {
         place.mark.store(mark(group, queue, next), Relaxed);
     }
 
-    /// Whether the last read of the group in the queue was far behind and ended in front of `from`.
-    pub(super) fn goes_on(&self, group: &str, queue: QueueKey, from: QueueOffset) -> bool {
-        self.place(group, queue).mark.load(Relaxed) == mark(group, queue, from)
-    }
-
-    /// Whether a read that goes on far behind is to look in the system's cache.
-    pub(super) fn looks(&self, group: &str, queue: QueueKey) -> bool {
-        self.place(group, queue).until_look.load(Relaxed) == 0
+    /// Whether the last read of the group in the queue was far behind and ended in front of `from`, and how it is to
+    /// go on.
+    pub(super) fn goes_on(&self, group: &str, queue: QueueKey, from: QueueOffset) -> Option<Onset> {
+        let place = self.place(group, queue);
+        let goes_on = place.mark.load(Relaxed) == mark(group, queue, from);
+        let looks = place.until_look.load(Relaxed) == 0;
+        goes_on.then_some(if looks { Onset::Looks } else { Onset::GoesOn })
     }
 
     fn place(&self, group: &str, queue: QueueKey) -> &Place {
@@ -112,44 +120,49 @@ mod tests {
     #[test]
     fn reader_is_known_where_it_goes_on_and_nowhere_else() {
         let behind = Behind::new();
-        assert!(!behind.goes_on("g", QUEUE, QueueOffset(0)));
+        let goes_on =
+            |group, queue, from| behind.goes_on(group, queue, QueueOffset(from)).is_some();
+        assert!(!goes_on("g", QUEUE, 0));
         behind.begin("g", QUEUE, QueueOffset(32));
-        assert!(behind.goes_on("g", QUEUE, QueueOffset(32)));
-        assert!(!behind.goes_on("g", QUEUE, QueueOffset(33)));
-        assert!(!behind.goes_on("h", QUEUE, QueueOffset(32)));
-        assert!(!behind.goes_on("g", (TopicId(7), QueueId(2)), QueueOffset(32)));
+        assert!(goes_on("g", QUEUE, 32));
+        assert!(!goes_on("g", QUEUE, 33));
+        assert!(!goes_on("h", QUEUE, 32));
+        assert!(!goes_on("g", (TopicId(7), QueueId(2)), 32));
         behind.go_on("g", QUEUE, QueueOffset(64), None);
-        assert!(!behind.goes_on("g", QUEUE, QueueOffset(32)), "it has read on");
-        assert!(behind.goes_on("g", QUEUE, QueueOffset(64)));
+        assert!(!goes_on("g", QUEUE, 32), "it has read on");
+        assert!(goes_on("g", QUEUE, 64));
     }
 
     #[test]
     fn reader_looks_ever_more_rarely_until_it_finds_its_messages_in_the_cache() {
         let behind = Behind::new();
         let next = QueueOffset(32);
+        let onset = || behind.goes_on("g", QUEUE, next);
+        // Reads up to and with the one that looks.
         let reads_until_look = || {
             let reads = (1..=2 * READS_APART_MAX).find(|_| {
-                behind.go_on("g", QUEUE, next, None);
-                behind.looks("g", QUEUE)
+                let looks = onset() == Some(Onset::Looks);
+                if !looks {
+                    assert_eq!(onset(), Some(Onset::GoesOn));
+                    behind.go_on("g", QUEUE, next, None);
+                }
+                looks
             });
             reads.expect("it looks at last")
         };
         behind.begin("g", QUEUE, next);
-        assert!(!behind.looks("g", QUEUE));
-        let mut apart = READS_APART;
-        while apart < READS_APART_MAX {
+        let mut apart = 1;
+        while apart <= READS_APART_MAX {
             assert_eq!(reads_until_look(), apart);
             behind.go_on("g", QUEUE, next, None);
-            assert!(behind.looks("g", QUEUE), "nothing was found out: it looks again");
+            assert_eq!(onset(), Some(Onset::Looks), "nothing was found out: it looks again");
             behind.go_on("g", QUEUE, next, Some(false));
-            assert!(behind.goes_on("g", QUEUE, next) && !behind.looks("g", QUEUE));
             apart *= 2;
         }
-        behind.go_on("g", QUEUE, next, Some(false));
         assert_eq!(reads_until_look(), READS_APART_MAX, "it never ceases");
         behind.go_on("g", QUEUE, next, Some(true));
-        assert!(!behind.goes_on("g", QUEUE, next), "it has caught up with the cache");
+        assert_eq!(onset(), None, "it has caught up with the cache");
         behind.begin("g", QUEUE, next);
-        assert_eq!(reads_until_look(), READS_APART);
+        assert_eq!(reads_until_look(), 1);
     }
 }

@@ -4,7 +4,7 @@
 
 pub mod attributes;
 pub mod backlog;
-mod behind;
+pub(crate) mod behind;
 pub mod changes;
 pub mod clock;
 pub mod commit;

@@ -13,7 +13,7 @@ use gantry_model::{
 use gantry_store::{Far, Now, QueueRead, ReadError, ReadLimits, ReadStatus, Store, Topic};
 
 use super::{
-    behind::Behind,
+    behind::{Behind, Onset},
     clock::Clock,
     counters::Counters,
     filter::{FilterError, TagFilter},
@@ -224,24 +224,36 @@ impl Pulls {
         }
     }
 
-    /// Whether the pull goes on where one ended that was read far behind the end of the log.
-    pub fn goes_on_far_behind(&self, pull: &Pull) -> bool {
+    /// How the pull goes on, if it does so where one ended that was read far behind the end of the log.
+    pub(crate) fn goes_on_far_behind(&self, pull: &Pull) -> Option<Onset> {
         self.behind.goes_on(&pull.group.group_name, pull.queue_key(), pull.from())
     }
 
     /// [`Pulls::read`] for a pull that is far behind; the next one of the group in the queue is known by it.
-    pub fn read_far_behind(&self, pull: &Pull, out: &mut BytesMut) -> Result<QueueRead, ReadError> {
+    pub(crate) fn read_far_behind(
+        &self,
+        pull: &Pull,
+        onset: Onset,
+        out: &mut BytesMut,
+    ) -> Result<QueueRead, ReadError> {
         self.counters.cold_pulls.fetch_add(1, Relaxed);
-        let (group, queue) = (&pull.group.group_name, pull.queue_key());
-        let goes_on = self.goes_on_far_behind(pull);
-        let looks = goes_on && self.behind.looks(group, queue);
-        let far = if looks { Far::ColdFromCache } else { Far::Cold };
+        let far = match onset {
+            Onset::Looks => Far::ColdFromCache,
+            Onset::Missed | Onset::GoesOn => Far::Cold,
+        };
         let read = self.read_within(pull, ReadLimits { far, ..pull.limits }, out)?;
-        if self.is_far_behind(pull, &read) {
-            if goes_on {
+        if !self.is_far_behind(pull, &read) {
+            return Ok(read);
+        }
+        let (group, queue) = (&pull.group.group_name, pull.queue_key());
+        match onset {
+            Onset::Missed => self.behind.begin(group, queue, read.next),
+            // Where no message is wanted there is nothing to look for.
+            Onset::Looks if read.status == ReadStatus::NoMatch => {
+                self.behind.go_on(group, queue, read.next, Some(false));
+            }
+            Onset::Looks | Onset::GoesOn => {
                 self.behind.go_on(group, queue, read.next, read.in_cache);
-            } else {
-                self.behind.begin(group, queue, read.next);
             }
         }
         Ok(read)

@@ -17,6 +17,8 @@ async fn upkeep_tables_and_cold_reads_leave_the_processor_to_those_that_answer_a
     let upkeep = (usual + UPKEEP_BELOW).min(LOWEST);
     let tables = (usual + TABLES_BELOW).min(LOWEST);
     let wanted = [
+        ("cold-begin-0", usual),
+        ("cold-begin-1", usual),
         ("cold-read-0", LOWEST),
         ("gantry-commit", usual),
         ("gantry-flush", usual),
