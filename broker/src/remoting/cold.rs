@@ -115,7 +115,7 @@ impl ColdThreads {
     /// Those for a read that begins so.
     pub(crate) fn of(&self, onset: Onset) -> &DiskThreads {
         match onset {
-            Onset::Missed | Onset::Looks => &self.begin,
+            Onset::MissedOnce | Onset::Missed | Onset::Looks => &self.begin,
             Onset::GoesOn => &self.go_on,
         }
     }
@@ -159,7 +159,7 @@ mod tests {
         let threads = ColdThreads::start(1).unwrap();
         let (go_on, gone_on) = std::sync::mpsc::channel::<()>();
         threads.of(Onset::GoesOn).run(move || assert!(gone_on.recv().is_err()));
-        for onset in [Onset::Missed, Onset::Looks] {
+        for onset in [Onset::MissedOnce, Onset::Missed, Onset::Looks] {
             assert_eq!(nice_of(threads.of(onset)), rustix::process::nice(0).unwrap());
         }
         drop(go_on);

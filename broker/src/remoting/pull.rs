@@ -3,7 +3,7 @@
 //! again once and then answered whatever the result.
 //! Leaves reading to the services. Source: RocketMQ remoting, request codes 11, 361.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use gantry_remoting::{
@@ -24,6 +24,9 @@ use crate::services::{
 
 /// Broker id of the primary: no replica serves reads, so every reader is sent there.
 const PRIMARY: u64 = 0;
+/// Time after which a message that the system's cache did not have is asked for again: disks that are fast bring it in
+/// less, and for a slow one it is little more to wait.
+const READ_AHEAD: Duration = Duration::from_millis(1);
 /// Longest time that a pull is held, whatever it asks for.
 const SUSPEND_MS_MAX: u64 = 600_000;
 
@@ -59,7 +62,8 @@ fn try_pull(call: &mut Call<'_, '_>) -> Result<(), Refusal> {
         Ok::<_, ReadError>(Some(read))
     })?;
     let Some(read) = read else {
-        read_cold(call, pull, Onset::Missed);
+        let onset = services.pulls.missed(&pull);
+        read_cold(call, pull, onset);
         return Ok(());
     };
     match wishes.suspend_ms {
@@ -84,12 +88,18 @@ fn read_cold(call: &Call<'_, '_>, pull: Pull, onset: Onset) {
     call.shared.runtime.spawn(async move {
         // Its turn lasts until the answer is sent: a peer that does not read gets no further ones.
         let Some(_turn) = connection.late_turn().await else { return };
+        if onset == Onset::MissedOnce {
+            tokio::time::sleep(READ_AHEAD).await;
+            if read_and_send(&shared, &connection, reply, &pull, Pulls::read_at_hand) {
+                return;
+            }
+        }
         let (done, answer_sent) = oneshot::channel::<()>();
         let (front, answered) = (Arc::clone(&shared), Arc::clone(&connection));
         shared.cold.of(onset).run(move || {
             drop(place);
             read_and_send(&front, &answered, reply, &pull, |pulls, pull, out| {
-                pulls.read_far_behind(pull, onset, out)
+                pulls.read_far_behind(pull, onset, out).map(Some)
             });
             drop(done);
         });
@@ -131,7 +141,9 @@ fn waker(call: &Call<'_, '_>, pull: Pull) -> Box<dyn FnOnce(Wake) + Send> {
         // On a task of its own: whoever wakes has an answer of its own to write first.
         runtime.spawn(async move {
             let Some(_turn) = connection.late_turn().await else { return };
-            read_and_send(&shared, &connection, reply, &pull, Pulls::read);
+            read_and_send(&shared, &connection, reply, &pull, |pulls, pull, out| {
+                pulls.read(pull, out).map(Some)
+            });
         });
     })
 }
@@ -148,26 +160,30 @@ fn answer_unheld(call: &mut Call<'_, '_>, pull: &Pull) -> Result<(), Refusal> {
     Err(Refusal::new(ResponseCode::SYSTEM_BUSY, remark))
 }
 
+/// Returns whether there is an answer: `read` may find that it would have to wait.
 fn read_and_send(
     shared: &Shared,
     connection: &Connection,
     reply: ReplyTo,
     pull: &Pull,
-    read: impl FnOnce(&Pulls, &Pull, &mut BytesMut) -> Result<QueueRead, ReadError>,
-) {
+    read: impl FnOnce(&Pulls, &Pull, &mut BytesMut) -> Result<Option<QueueRead>, ReadError>,
+) -> bool {
     if connection.is_closed() {
-        return;
+        return true;
     }
     let mut answers = Answers::new();
     let read = shared.with_buffer(|buffer| {
-        let read = read(&shared.services.pulls, pull, buffer)?;
+        let Some(read) = read(&shared.services.pulls, pull, buffer)? else { return Ok(false) };
         write_answer(&mut answers, reply, pull, &read, buffer);
-        Ok::<_, ReadError>(())
+        Ok::<_, ReadError>(true)
     });
-    if let Err(error) = read {
-        call::write_refusal(&mut answers, reply, &Refusal::from(error));
+    match read {
+        Ok(true) => {}
+        Ok(false) => return false,
+        Err(error) => call::write_refusal(&mut answers, reply, &Refusal::from(error)),
     }
     call::send(connection, answers);
+    true
 }
 
 fn write_answer(

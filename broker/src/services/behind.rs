@@ -16,13 +16,19 @@ use super::hold::QueueKey;
 
 /// Readers that are remembered, roughly: two may have one place, of which the later one has it.
 const PLACES: usize = 1024;
+/// Messages between two of a reader that were missing in the system's cache from which on it is tried again: asked for
+/// the first, the system reads it ahead. A reader of which the cache has nothing misses some each few reads.
+const MISSES_APART: u64 = 1024;
 /// Reads from one look to the next at most: of 32 messages of 1 KiB, some 150 MiB.
 const READS_APART_MAX: u32 = 4096;
 
 /// How a read far behind the end of the log begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Onset {
-    /// Nothing was known of it: it was tried as everybody's is, and something was not there.
+    /// Nothing was known of it: it was tried as everybody's is, and something was not there. It very probably will be in
+    /// a moment.
+    MissedOnce,
+    /// The same, soon after another time.
     Missed,
     /// It goes on far behind, and is to look in the system's cache.
     Looks,
@@ -36,7 +42,6 @@ pub(super) struct Behind {
     places: Box<[Place]>,
 }
 
-#[derive(Default)]
 struct Place {
     /// Hash of a reader and of the offset at which it goes on.
     mark: AtomicU64,
@@ -44,11 +49,25 @@ struct Place {
     until_look: AtomicU32,
     /// Reads from its last look to the next one.
     apart: AtomicU32,
+    /// First offset of the last read that missed something.
+    missed_at: AtomicU64,
 }
 
 impl Behind {
     pub(super) fn new() -> Self {
-        Self { places: (0..PLACES).map(|_| Place::default()).collect() }
+        let place = || Place {
+            mark: AtomicU64::new(0),
+            until_look: AtomicU32::new(0),
+            apart: AtomicU32::new(0),
+            missed_at: AtomicU64::new(u64::MAX),
+        };
+        Self { places: (0..PLACES).map(|_| place()).collect() }
+    }
+
+    /// Notes that a group's read of a queue at `from`, which was tried as everybody's is, missed something.
+    pub(super) fn missed(&self, group: &str, queue: QueueKey, from: QueueOffset) -> Onset {
+        let before = self.place(group, queue).missed_at.swap(from.0, Relaxed);
+        if from.0.abs_diff(before) < MISSES_APART { Onset::Missed } else { Onset::MissedOnce }
     }
 
     /// Notes that a group, which was not known to be so, is far behind in a queue and goes on at `next`. It looks at once:
@@ -131,6 +150,18 @@ mod tests {
         behind.go_on("g", QUEUE, QueueOffset(64), None);
         assert!(!goes_on("g", QUEUE, 32), "it has read on");
         assert!(goes_on("g", QUEUE, 64));
+    }
+
+    #[test]
+    fn reader_that_misses_something_is_tried_again_unless_it_missed_something_shortly_before() {
+        let behind = Behind::new();
+        let missed = |group, from| behind.missed(group, QUEUE, QueueOffset(from));
+        assert_eq!(missed("g", 32), Onset::MissedOnce);
+        assert_eq!(missed("g", 32), Onset::Missed, "what it asked for did not come");
+        assert_eq!(missed("g", 31 + MISSES_APART), Onset::Missed);
+        assert_eq!(missed("g", 31 + 2 * MISSES_APART), Onset::MissedOnce);
+        assert_eq!(missed("g", 0), Onset::MissedOnce, "it was moved back");
+        assert_eq!(missed("h", 0), Onset::MissedOnce);
     }
 
     #[test]

@@ -224,6 +224,11 @@ impl Pulls {
         }
     }
 
+    /// How a pull is to be read far behind the end of the log that missed something when it was read at hand.
+    pub(crate) fn missed(&self, pull: &Pull) -> Onset {
+        self.behind.missed(&pull.group.group_name, pull.queue_key(), pull.from())
+    }
+
     /// How the pull goes on, if it does so where one ended that was read far behind the end of the log.
     pub(crate) fn goes_on_far_behind(&self, pull: &Pull) -> Option<Onset> {
         self.behind.goes_on(&pull.group.group_name, pull.queue_key(), pull.from())
@@ -239,7 +244,7 @@ impl Pulls {
         self.counters.cold_pulls.fetch_add(1, Relaxed);
         let far = match onset {
             Onset::Looks => Far::ColdFromCache,
-            Onset::Missed | Onset::GoesOn => Far::Cold,
+            Onset::MissedOnce | Onset::Missed | Onset::GoesOn => Far::Cold,
         };
         let read = self.read_within(pull, ReadLimits { far, ..pull.limits }, out)?;
         if !self.is_far_behind(pull, &read) {
@@ -247,7 +252,7 @@ impl Pulls {
         }
         let (group, queue) = (&pull.group.group_name, pull.queue_key());
         match onset {
-            Onset::Missed => self.behind.begin(group, queue, read.next),
+            Onset::MissedOnce | Onset::Missed => self.behind.begin(group, queue, read.next),
             // Where no message is wanted there is nothing to look for.
             Onset::Looks if read.status == ReadStatus::NoMatch => {
                 self.behind.go_on(group, queue, read.next, Some(false));

@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use bytes::BytesMut;
 use gantry_broker::services::pull::PullRequest;
 use gantry_model::settings::{BrokerSettings, Bytes};
+use gantry_remoting::client::Channel;
 use gantry_store::log::memory_files::MemoryFiles;
 
 use super::{
@@ -51,17 +52,33 @@ async fn far_behind() -> World {
     World::on(world.disk, world.views, near).await
 }
 
+/// Reads one message of `orders`.
+async fn read_one(channel: &Channel, from: u64) {
+    let one = pull("readers", "orders", from as i64, "*").with_ext("maxMsgNums", "1");
+    assert_eq!(bodies(&call(channel, one).await).len(), 1);
+}
+
+#[tokio::test]
+async fn reader_that_misses_a_page_which_the_system_then_reads_ahead_is_cold_only_if_it_soon_misses_one_again()
+ {
+    let world = far_behind().await;
+    let channel = world.connect().await;
+    let cold_pulls = || world.broker.services().counters.cold_pulls.load(Relaxed);
+    world.disk.set_reading_ahead();
+    read_one(&channel, 0).await;
+    assert_eq!(cold_pulls(), 0, "it was there when it was asked for again");
+    read_one(&channel, 1).await;
+    assert_eq!(cold_pulls(), 1);
+    world.broker.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn reader_that_missed_a_page_of_the_cache_once_is_soon_read_by_the_threads_that_answer_again()
 {
     let world = far_behind().await;
     let channel = world.connect().await;
     let cold_pulls = || world.broker.services().counters.cold_pulls.load(Relaxed);
-    let read = async |from| {
-        let one = pull("readers", "orders", from as i64, "*").with_ext("maxMsgNums", "1");
-        let answer = call(&channel, one).await;
-        assert_eq!(bodies(&answer).len(), 1);
-    };
+    let read = async |from| read_one(&channel, from).await;
     world.disk.set_cold(true);
     read(0).await;
     assert_eq!(cold_pulls(), 1);

@@ -4,7 +4,7 @@
 //! Knows nothing of logs; leaves to `crash_states` which states a crash may leave.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -178,10 +178,20 @@ struct State {
     spoiled: Option<(PathBuf, Range<u64>)>,
     asked: Vec<Asked>,
     capacity: Option<u64>,
-    is_cold: bool,
+    cache: Cache,
     /// The disk after each change since recording began.
     stops: Option<Vec<Image>>,
     watcher: Option<Watcher>,
+}
+
+/// What of the disk the system has in memory, as far as readers see.
+#[derive(Default)]
+enum Cache {
+    #[default]
+    Everything,
+    Nothing,
+    /// What was asked for before: file and begin.
+    Asked(HashSet<(PathBuf, u64)>),
 }
 
 /// Is told of each change to come how many were made before it.
@@ -280,7 +290,13 @@ impl MemoryFiles {
 
     /// Whether reads have to wait, as when the system has nothing in memory.
     pub fn set_cold(&self, is_cold: bool) {
-        self.0.lock().is_cold = is_cold;
+        self.0.lock().cache = if is_cold { Cache::Nothing } else { Cache::Everything };
+    }
+
+    /// From now on a read has to wait the first time, and finds it in memory the next: the system reads ahead what it
+    /// was asked for.
+    pub fn set_reading_ahead(&self) {
+        self.0.lock().cache = Cache::Asked(HashSet::new());
     }
 
     /// Changes a file behind the store's back, as rot does: also in what was synced.
@@ -448,8 +464,12 @@ impl LogFile for MemoryFile {
     }
 
     fn read_at_hand(&self, out: &mut [u8], at: u64) -> io::Result<bool> {
-        let is_cold = self.disk.0.lock().is_cold;
-        Ok(!is_cold && self.read_at(out, at)? == out.len())
+        let is_there = match &mut self.disk.0.lock().cache {
+            Cache::Everything => true,
+            Cache::Nothing => false,
+            Cache::Asked(asked) => !asked.insert((self.path.clone(), at)),
+        };
+        Ok(is_there && self.read_at(out, at)? == out.len())
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), WriteFailure> {
