@@ -2,15 +2,16 @@
 //! Invariant: every record given out was verified; a tail read never touches the views.
 //! Leaves filters to its callers and the bytes' way to a socket to the broker.
 
+mod ahead;
 mod picked;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use gantry_model::{PhysicalOffset, QueueId, QueueOffset};
 use gantry_record::RecordView;
 
-pub(crate) use self::picked::Picked;
+pub(crate) use self::{ahead::EntriesAhead, picked::Picked};
 use crate::{
     errors::ReadError,
     log::{self, Patience, RECORD_BYTES_LIMIT},
@@ -93,7 +94,10 @@ impl Store {
         out: &mut BytesMut,
     ) -> Result<bool, ReadError> {
         let from = picked.next;
-        self.visit_entries(queue, from, read.max, &mut |offset, entry| picked.look(offset, entry))?;
+        let ahead = Some(&self.entries_ahead);
+        self.visit_entries(queue, from..read.max, ahead, &mut |offset, entry| {
+            picked.look(offset, entry)
+        })?;
         if !picked.is_full {
             // There may be a gap in front of the end.
             picked.next = read.max;
@@ -393,22 +397,24 @@ impl Store {
         to: QueueOffset,
     ) -> Result<Option<(QueueOffset, Entry)>, ReadError> {
         let mut first = None;
-        self.visit_entries(queue, from, to, &mut |offset, entry| {
+        self.visit_entries(queue, from..to, None, &mut |offset, entry| {
             first = Some((offset, entry));
             Step::Stop
         })?;
         Ok(first)
     }
 
-    /// Visits the entries in `from..to`, first those of the views, then those of the ring.
+    /// Visits the entries in `range`, first those of the views, then those of the ring. Those at which a reader goes on
+    /// may be known already from `ahead`.
     fn visit_entries(
         &self,
         queue: &Queue,
-        from: QueueOffset,
-        to: QueueOffset,
+        range: Range<QueueOffset>,
+        ahead: Option<&EntriesAhead>,
         visit: &mut dyn FnMut(QueueOffset, Entry) -> Step,
     ) -> Result<(), ReadError> {
-        let mut at = from.0;
+        let (key, views) = ((queue.topic, queue.id), &*self.views);
+        let Range { start: QueueOffset(mut at), end: to } = range;
         let mut stopped = false;
         while at < to.0 && !stopped {
             let base = {
@@ -426,11 +432,15 @@ impl Store {
             }
             // Entries may move from the ring to the views between the two looks, so the ring is asked again behind it.
             let end = base.min(to.0);
-            scan_stored((queue.topic, queue.id), at, end, &*self.views, &mut |offset, entry| {
+            let mut visit = |offset, entry| {
                 let step = visit(offset, entry);
                 stopped = step == Step::Stop;
                 step
-            })?;
+            };
+            match ahead {
+                Some(ahead) => ahead.visit(key, at..end, views, &mut visit)?,
+                None => scan_stored(key, at, end, views, &mut visit)?,
+            }
             at = end;
         }
         Ok(())
