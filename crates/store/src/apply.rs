@@ -19,7 +19,7 @@ use crate::{
     types::Timer,
     views::{
         Direction, Step, View, ViewBatch, ViewError, ViewRead,
-        layout::{self, Entry},
+        layout::{self, Entry, RunOut},
     },
 };
 
@@ -37,6 +37,7 @@ pub(crate) struct Applier {
 struct Touched {
     queue: Arc<Queue>,
     count: usize,
+    run: RunOut,
 }
 
 /// One filled batch.
@@ -97,7 +98,7 @@ impl Applier {
             filled.records += 1;
             filled.applied = end;
         }
-        self.put_next_offsets(views)?;
+        self.end_queues(views)?;
         if filled.records > 0 && !VIEW_APPLIED_TWICE {
             self.batch.set_applied(filled.applied);
         }
@@ -119,10 +120,11 @@ impl Applier {
     }
 
     fn message(&mut self, slot: u32, queues: &Queues) -> (u32, u64, Entry) {
-        let touched = self
-            .touched
-            .entry(slot)
-            .or_insert_with(|| Touched { queue: queues.at(slot), count: 0 });
+        let touched = self.touched.entry(slot).or_insert_with(|| Touched {
+            queue: queues.at(slot),
+            count: 0,
+            run: RunOut::default(),
+        });
         let state = touched.queue.state.lock();
         // The append pushed the queue's entry before the place that names it.
         let entry = state.entries[touched.count];
@@ -135,8 +137,8 @@ impl Applier {
         touched.count += 1;
         // A hole left by a damaged record has no entry.
         if entry.size > 0 {
-            let (topic, queue) = (touched.queue.topic, touched.queue.id);
-            put_entry(&mut self.batch, topic, queue, QueueOffset(offset), entry);
+            let queue = (touched.queue.topic, touched.queue.id);
+            touched.run.push(&mut self.batch, queue, QueueOffset(offset), entry);
         }
     }
 
@@ -156,9 +158,11 @@ impl Applier {
         Ok(())
     }
 
-    fn put_next_offsets(&mut self, views: &dyn ViewRead) -> Result<(), ViewError> {
-        for touched in self.touched.values().filter(|touched| touched.count > 0) {
+    /// Puts what is left of their entries, and their next offsets.
+    fn end_queues(&mut self, views: &dyn ViewRead) -> Result<(), ViewError> {
+        for touched in self.touched.values_mut().filter(|touched| touched.count > 0) {
             let (topic, queue) = (touched.queue.topic, touched.queue.id);
+            touched.run.end(&mut self.batch, (topic, queue));
             let base = if VIEW_APPLIED_TWICE {
                 stored_next((topic, queue), views)?.unwrap_or(0)
             } else {
@@ -176,18 +180,6 @@ fn is_deletion(entry: &StateEntry) -> bool {
         entry,
         StateEntry::TopicGone { .. } | StateEntry::GroupGone { clean_offsets: true, .. }
     )
-}
-
-/// Puts where a message is.
-pub(crate) fn put_entry(
-    batch: &mut ViewBatch,
-    topic: TopicId,
-    queue: QueueId,
-    offset: QueueOffset,
-    entry: &Entry,
-) {
-    let key = layout::queue_key(topic, queue, offset);
-    batch.put(View::Queue, &key, &layout::encode_entry(entry));
 }
 
 pub(crate) fn put_next(batch: &mut ViewBatch, topic: TopicId, queue: QueueId, next: QueueOffset) {

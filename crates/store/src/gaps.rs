@@ -112,7 +112,7 @@ impl Store {
         let mut end = Ok(PhysicalOffset(0));
         let keys = &keys.start[..]..&keys.end[..];
         self.views.scan(View::Queue, keys, Direction::Backward, &mut |key, value| {
-            end = layout::decode_entry(key, value).map(|entry| entry.end());
+            end = layout::Run::decode(key, value).map(|run| run.last().end());
             Step::Stop
         })?;
         end

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::views::{
     Direction, Step, View, ViewError, ViewRead,
-    layout::{self, Entry},
+    layout::{self, Entry, Run},
 };
 
 /// One queue of one topic.
@@ -190,19 +190,28 @@ pub(crate) fn scan_stored(
     views: &dyn ViewRead,
     visit: &mut dyn FnMut(QueueOffset, Entry) -> Step,
 ) -> Result<(), ViewError> {
+    if from >= to {
+        return Ok(());
+    }
+    // A run has the key of its last entry, so the first run from here on is the one that has the entry, if there is one.
     let start = layout::queue_key(topic, queue, QueueOffset(from));
-    let end = layout::queue_key(topic, queue, QueueOffset(to));
-    let mut outcome = Ok(());
+    let end = layout::prefix_range(&layout::queue_prefix(topic, queue)).end;
+    let (mut at, mut outcome) = (from, Ok(()));
     views.scan(View::Queue, &start[..]..&end[..], Direction::Forward, &mut |key, value| {
-        let decoded = layout::decode_queue_key(key)
-            .and_then(|(_, _, offset)| Ok((offset, layout::decode_entry(key, value)?)));
-        match decoded {
-            Ok((offset, entry)) => visit(offset, entry),
+        let run = match Run::decode(key, value) {
+            Ok(run) => run,
             Err(error) => {
                 outcome = Err(error);
-                Step::Stop
+                return Step::Stop;
             }
+        };
+        for (offset, entry) in run.from(at) {
+            if offset.0 >= to || visit(offset, entry) == Step::Stop {
+                return Step::Stop;
+            }
+            at = offset.0 + 1;
         }
+        Step::Next
     })?;
     outcome
 }

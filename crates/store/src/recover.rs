@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use gantry_model::PhysicalOffset;
+use gantry_model::{PhysicalOffset, QueueId, TopicId};
+use hashbrown::HashMap;
 
 use crate::{
     apply,
@@ -21,7 +22,7 @@ use crate::{
     tables::Tables,
     views::{
         ViewBatch, ViewError, ViewStore,
-        layout::{self, Applied},
+        layout::{self, Applied, RunOut},
     },
 };
 
@@ -131,7 +132,12 @@ fn load_image(
     log: &Log,
     image: &ImageAt,
 ) -> Result<PhysicalOffset, OpenError> {
-    let mut loader = Loader { views, batch: ViewBatch::new(), counters: Counters::default() };
+    let mut loader = Loader {
+        views,
+        batch: ViewBatch::new(),
+        counters: Counters::default(),
+        runs: HashMap::new(),
+    };
     let mut outcome = Ok(());
     image::load(log, image, &mut |entry| {
         if outcome.is_ok() {
@@ -150,6 +156,8 @@ struct Loader<'a> {
     views: &'a dyn ViewStore,
     batch: ViewBatch,
     counters: Counters,
+    /// Entries that wait for those behind them, by their queues.
+    runs: HashMap<(TopicId, QueueId), RunOut>,
 }
 
 impl Loader<'_> {
@@ -163,11 +171,12 @@ impl Loader<'_> {
         let tables = Tables::load(self.views)?;
         let topics = tables.topics.read();
         let mut cursor = log.records(log.start(), to);
+        let mut records = 0;
         loop {
             let position = cursor.position();
             let failed = |source| OpenError::Replay { position, source };
             match cursor.next().map_err(|error| failed(ReplayError::Read(error)))? {
-                None => return Ok(()),
+                None => break,
                 // The replay behind the image, and readers, report what is damaged.
                 Some(Walked::Damage(_)) => {}
                 Some(Walked::Record { record, .. }) => {
@@ -177,16 +186,27 @@ impl Loader<'_> {
                     }
                 }
             }
-            if self.batch.len() >= APPLY_RECORDS {
-                self.write()?;
+            records += 1;
+            if records % APPLY_RECORDS == 0 {
+                self.write_runs()?;
             }
         }
+        self.write_runs()?;
+        Ok(())
+    }
+
+    fn write_runs(&mut self) -> Result<(), ViewError> {
+        for (queue, mut run) in self.runs.drain() {
+            run.end(&mut self.batch, queue);
+        }
+        self.write()
     }
 
     fn before_image(&mut self, change: &Change) {
         match *change {
             Change::Message(Message { topic, queue, offset: Some(offset), entry, .. }) => {
-                apply::put_entry(&mut self.batch, topic, queue, offset, &entry);
+                let run = self.runs.entry((topic, queue)).or_default();
+                run.push(&mut self.batch, (topic, queue), offset, &entry);
             }
             Change::LogStart(start) => log_start::put(&mut self.batch, start),
             Change::Message(_) | Change::State(_) | Change::Dropped { .. } => {}

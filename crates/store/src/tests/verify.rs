@@ -18,7 +18,8 @@ use super::{
 use crate::{
     inspect::{Part, StoreReader, Verdict},
     log::survey::Item,
-    views::{RocksMemory, RocksViews, View, ViewBatch, ViewStore as _, layout},
+    queues::scan_stored,
+    views::{RocksMemory, RocksViews, Step, View, ViewBatch, ViewStore as _, layout},
 };
 
 fn verdict(world: &World) -> Verdict {
@@ -212,18 +213,35 @@ fn state_record_that_cannot_be_understood_is_found() {
 }
 
 /// Changes the views of a stopped world.
-fn change_views(world: &World, change: impl FnOnce(&mut ViewBatch)) {
+fn change_views(world: &World, change: impl FnOnce(&RocksViews, &mut ViewBatch)) {
     let memory = RocksMemory { cache_bytes: 1 << 20, write_bytes: 4 << 20 };
     let views = RocksViews::open(&world.dir().join("views"), memory).unwrap();
     let mut batch = ViewBatch::new();
-    change(&mut batch);
+    change(&views, &mut batch);
     views.apply(&batch).unwrap();
     views.flush().unwrap();
 }
 
 const ORDERS: TopicId = TopicId(0);
 
-type Change<'a> = &'a dyn Fn(&mut ViewBatch);
+/// Makes another entry of the one at an offset of the queue 1 of `orders`, or none.
+fn replace(views: &RocksViews, batch: &mut ViewBatch, offset: u64, by: Option<layout::Entry>) {
+    let queue = (ORDERS, QueueId(1));
+    let keys = layout::prefix_range(&layout::queue_prefix(queue.0, queue.1));
+    batch.delete_range(View::Queue, &keys.start..&keys.end);
+    let mut run = layout::RunOut::default();
+    scan_stored(queue, 0, u64::MAX, views, &mut |at, entry| {
+        let entry = if at.0 == offset { by } else { Some(entry) };
+        if let Some(entry) = entry {
+            run.push(batch, queue, at, &entry);
+        }
+        Step::Next
+    })
+    .unwrap();
+    run.end(batch, queue);
+}
+
+type Change<'a> = &'a dyn Fn(&RocksViews, &mut ViewBatch);
 
 #[test]
 fn each_entry_of_the_views_that_the_log_does_not_tell_is_found() {
@@ -231,25 +249,23 @@ fn each_entry_of_the_views_that_the_log_does_not_tell_is_found() {
     let other =
         layout::Entry { position: PhysicalOffset(193), size: 300, tag_hash: 0, store_time_ms: 0 };
     let cases: [(&str, Change<'_>); 9] = [
-        ("the log's start is 70000, and its records say 0", &|b| {
+        ("the log's start is 70000, and its records say 0", &|_, b| {
             b.put(View::Meta, layout::LOG_START, &70_000_u64.to_be_bytes());
         }),
-        ("the entry of orders/1@5 is missing", &|b| b.delete(View::Queue, &key(5))),
-        ("the entry of orders/1@5 is another", &|b| {
-            b.put(View::Queue, &key(5), &layout::encode_entry(&other));
-        }),
-        ("queue 1, offset 99 leads to", &|b| {
+        ("the entry of orders/1@5 is missing", &|views, b| replace(views, b, 5, None)),
+        ("the entry of orders/1@5 is another", &|views, b| replace(views, b, 5, Some(other))),
+        ("queue 1, offset 99 leads to", &|_, b| {
             b.put(View::Queue, &key(99), &layout::encode_entry(&other));
         }),
-        ("topic 0, queue 1, next offset is not what", &|b| {
+        ("topic 0, queue 1, next offset is not what", &|_, b| {
             b.put(View::Meta, &layout::next_key(ORDERS, QueueId(1)), &29_u64.to_be_bytes());
         }),
-        ("group billing is missing", &|b| b.delete(View::Meta, &layout::group_key("billing"))),
-        ("group strange, topic 0, queue 0 is not what", &|b| {
+        ("group billing is missing", &|_, b| b.delete(View::Meta, &layout::group_key("billing"))),
+        ("group strange, topic 0, queue 0 is not what", &|_, b| {
             b.put(View::Offset, &layout::offset_key(ORDERS, QueueId(0), "strange"), &[0; 8]);
         }),
-        ("due at 7 is missing", &|b| b.delete_range(View::Timer, &[][..]..layout::END)),
-        ("malformed entry", &|b| b.put(View::Queue, &key(99), b"?")),
+        ("due at 7 is missing", &|_, b| b.delete_range(View::Timer, &[][..]..layout::END)),
+        ("malformed entry", &|_, b| b.put(View::Queue, &key(99), b"?")),
     ];
     for (words, change) in cases {
         let world = closed_world();

@@ -329,11 +329,10 @@ pub(super) fn fire(
 
 /// Every entry of the views, without those of messages that the log has forgotten.
 pub(super) fn kept_entries(store: &Store) -> Vec<String> {
-    let first_kept = format!("{:02x?}", store.log_start().0.to_be_bytes());
-    let is_kept = |line: &String| {
-        // A queue entry's value begins with the position; both are lists of two-digit numbers of the same length.
-        let value = line.rsplit('[').next().unwrap_or_default();
-        !line.starts_with("queue") || value[..30] >= first_kept[1..31]
+    let start = store.log_start().0;
+    let is_kept = |line: &String| match line.split(' ').collect::<Vec<_>>()[..] {
+        ["queue", _, _, _, position, ..] => position.parse::<u64>().unwrap() >= start,
+        _ => true,
     };
     dump(&*store.views).unwrap().into_iter().filter(is_kept).collect()
 }

@@ -1,7 +1,8 @@
 //! Keys and values of the views.
 //!
 //! ```text
-//! queue   topic u32 | queue u32 | queue offset u64  →  position u64 | size u32 | tag hash i64 | store time u64
+//! queue   topic u32 | queue u32 | queue offset u64  →  run of entries, each: position u64 | size u32 | tag hash i64 |
+//!                                                      store time u64; of consecutive offsets that end at that of the key
 //! timer   due time u64 | position u64               →  target topic u32 (0xFFFF_FFFF: none)
 //! offset  topic u32 | queue u32 | group             →  next offset u64
 //! meta    'A'                                       →  applied position u64 | layout version u32
@@ -23,7 +24,7 @@ use std::ops::Range;
 
 use gantry_model::{PhysicalOffset, QueueId, QueueOffset, TopicId};
 
-use super::{View, ViewError};
+use super::{View, ViewBatch, ViewError};
 
 /// Version of the layout above. It changes with any key, value, or meaning of one; the log's format need not.
 pub const VERSION: u32 = 1;
@@ -63,7 +64,10 @@ impl Entry {
 /// Bytes of an encoded entry.
 pub const ENTRY_BYTES: usize = 28;
 
-/// Key of a queue's entry.
+/// Entries in a run at most: to find one, a reader unpacks no more than these.
+pub const RUN_ENTRIES_MAX: usize = 128;
+
+/// Key of a run of entries, the last of which has this offset.
 pub fn queue_key(topic: TopicId, queue: QueueId, offset: QueueOffset) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&queue_prefix(topic, queue));
@@ -79,14 +83,14 @@ pub fn queue_prefix(topic: TopicId, queue: QueueId) -> [u8; 8] {
     key
 }
 
-/// Offset in a queue's key.
+/// Queue of a run of entries, and offset of the last of them.
 pub fn decode_queue_key(key: &[u8]) -> Result<(TopicId, QueueId, QueueOffset), ViewError> {
     let malformed = || malformed(View::Queue, key);
     let key: &[u8; 16] = key.try_into().map_err(|_| malformed())?;
     Ok((TopicId(u32_at(key, 0)), QueueId(u32_at(key, 4)), QueueOffset(u64_at(key, 8))))
 }
 
-/// Value of a queue's entry.
+/// An entry in a run, or a run of it alone.
 pub fn encode_entry(entry: &Entry) -> [u8; ENTRY_BYTES] {
     let mut value = [0; ENTRY_BYTES];
     value[..8].copy_from_slice(&entry.position.0.to_be_bytes());
@@ -96,17 +100,88 @@ pub fn encode_entry(entry: &Entry) -> [u8; ENTRY_BYTES] {
     value
 }
 
-/// Entry in a queue's value.
-pub fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry, ViewError> {
-    if value.len() != ENTRY_BYTES {
-        return Err(malformed(View::Queue, key));
-    }
-    Ok(Entry {
+fn decode_entry(value: &[u8]) -> Entry {
+    Entry {
         position: PhysicalOffset(u64_at(value, 0)),
         size: u32_at(value, 8),
         tag_hash: u64_at(value, 12) as i64,
         store_time_ms: u64_at(value, 20),
-    })
+    }
+}
+
+/// Entries of consecutive offsets of a queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// The topic.
+    pub topic: TopicId,
+    /// The queue.
+    pub queue: QueueId,
+    first: u64,
+    entries: &'a [u8],
+}
+
+impl<'a> Run<'a> {
+    /// Reads one of the queue view.
+    pub fn decode(key: &[u8], value: &'a [u8]) -> Result<Self, ViewError> {
+        let (topic, queue, last) = decode_queue_key(key)?;
+        let count = (value.len() / ENTRY_BYTES) as u64;
+        // The first has offset 0 at least, and there is one.
+        let before_first = (last.0.checked_add(1)).and_then(|end| end.checked_sub(count));
+        match before_first {
+            Some(first) if count > 0 && value.len().is_multiple_of(ENTRY_BYTES) => {
+                Ok(Self { topic, queue, first, entries: value })
+            }
+            _ => Err(malformed(View::Queue, key)),
+        }
+    }
+
+    /// Its entries from an offset on.
+    pub fn from(self, offset: u64) -> impl Iterator<Item = (QueueOffset, Entry)> + 'a {
+        let skipped = offset.saturating_sub(self.first);
+        let start = (skipped as usize).saturating_mul(ENTRY_BYTES).min(self.entries.len());
+        let entries = self.entries[start..].chunks_exact(ENTRY_BYTES);
+        let offsets = self.first + skipped..;
+        offsets.map(QueueOffset).zip(entries.map(decode_entry))
+    }
+
+    /// The last one.
+    pub fn last(self) -> Entry {
+        decode_entry(&self.entries[self.entries.len() - ENTRY_BYTES..])
+    }
+}
+
+/// A run of entries on its way into the queue view.
+#[derive(Debug, Default)]
+pub struct RunOut {
+    next: u64,
+    entries: Vec<u8>,
+}
+
+impl RunOut {
+    /// Adds an entry of a queue. If it does not go on where the others end, or there are enough, these are put into
+    /// `batch` before.
+    pub fn push(
+        &mut self,
+        batch: &mut ViewBatch,
+        queue: (TopicId, QueueId),
+        offset: QueueOffset,
+        entry: &Entry,
+    ) {
+        if offset.0 != self.next || self.entries.len() >= RUN_ENTRIES_MAX * ENTRY_BYTES {
+            self.end(batch, queue);
+        }
+        self.entries.extend_from_slice(&encode_entry(entry));
+        self.next = offset.0 + 1;
+    }
+
+    /// Puts what there is into `batch`.
+    pub fn end(&mut self, batch: &mut ViewBatch, (topic, queue): (TopicId, QueueId)) {
+        if !self.entries.is_empty() {
+            let last = QueueOffset(self.next - 1);
+            batch.put(View::Queue, &queue_key(topic, queue, last), &self.entries);
+            self.entries.clear();
+        }
+    }
 }
 
 /// Key of a timer.
@@ -261,6 +336,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::views::Op;
     use proptest::prelude::*;
 
     proptest! {
@@ -274,7 +350,44 @@ mod tests {
         fn entries_round_trip(position: u64, size: u32, tag_hash: i64, store_time_ms: u64) {
             let position = PhysicalOffset(position);
             let entry = Entry { position, size, tag_hash, store_time_ms };
-            prop_assert_eq!(decode_entry(&[], &encode_entry(&entry)).unwrap(), entry);
+            prop_assert_eq!(decode_entry(&encode_entry(&entry)), entry);
+        }
+
+        #[test]
+        fn runs_have_the_entries_that_were_pushed_each_of_consecutive_offsets_and_none_too_many(
+            gaps in prop::collection::vec(prop_oneof![9 => Just(0_u64), 1 => 1..300_u64], 1..600),
+            from in 0..1000_u64,
+        ) {
+            let queue = (TopicId(3), QueueId(4));
+            let entry = |offset: u64| Entry {
+                position: PhysicalOffset(offset * 7),
+                size: 9,
+                tag_hash: -1,
+                store_time_ms: offset,
+            };
+            let (mut run, mut batch, mut next) = (RunOut::default(), ViewBatch::new(), 0);
+            let mut pushed = Vec::new();
+            for gap in gaps {
+                let offset = QueueOffset(next + gap);
+                run.push(&mut batch, queue, offset, &entry(offset.0));
+                pushed.push((offset, entry(offset.0)));
+                next = offset.0 + 1;
+            }
+            run.end(&mut batch, queue);
+            run.end(&mut batch, queue);
+            let (mut found, mut found_from) = (Vec::new(), Vec::new());
+            for op in batch.ops() {
+                let Op::Put(View::Queue, key, value) = op else { panic!("{op:?}") };
+                let run = Run::decode(key, value).unwrap();
+                prop_assert_eq!((run.topic, run.queue), queue);
+                prop_assert!(run.from(0).count() <= RUN_ENTRIES_MAX);
+                prop_assert_eq!(Some(run.last()), run.from(0).map(|(_, entry)| entry).last());
+                found.extend(run.from(0));
+                found_from.extend(run.from(from));
+            }
+            prop_assert_eq!(&found, &pushed);
+            pushed.retain(|(offset, _)| offset.0 >= from);
+            prop_assert_eq!(found_from, pushed);
         }
 
         #[test]
@@ -288,7 +401,8 @@ mod tests {
 
         #[test]
         fn malformed_values_are_errors_and_never_panic(key: Vec<u8>, value: Vec<u8>) {
-            let _ = decode_entry(&key, &value);
+            let run = Run::decode(&key, &value);
+            let _ = run.map(|run| (run.from(7).count(), run.last()));
             let _ = decode_timer_key(&key);
             let _ = decode_timer_target(&key, &value);
             let _ = decode_offset_key(&key);

@@ -291,16 +291,36 @@ impl ViewBatch {
 }
 
 /// Every entry of every view as text, one a line, for comparing views in tests and tools.
-/// The applied position is left out: it may differ between views that are otherwise equal.
+/// The applied position is left out: it may differ between views that are otherwise equal, and so may which entries are
+/// in one run. A queue's entry is its topic, queue, offset, position, size, hash of the tag and time.
 pub fn dump(views: &dyn ViewRead) -> Result<Vec<String>, ViewError> {
     let mut lines = Vec::new();
     for view in View::ALL {
         views.scan(view, &[][..]..layout::END, Direction::Forward, &mut |key, value| {
-            if (view, key) != (View::Meta, layout::APPLIED) {
-                lines.push(format!("{} {key:02x?} {value:02x?}", view.name()));
+            match view {
+                // However they were put together, and only once.
+                View::Queue => lines.extend(dump_run(key, value)),
+                View::Meta if key == layout::APPLIED => {}
+                _ => lines.push(format!("{} {key:02x?} {value:02x?}", view.name())),
             }
             Step::Next
         })?;
     }
+    lines.sort();
+    lines.dedup();
     Ok(lines)
+}
+
+fn dump_run(key: &[u8], value: &[u8]) -> Vec<String> {
+    match layout::Run::decode(key, value) {
+        Ok(run) => run
+            .from(0)
+            .map(|(offset, entry)| {
+                let layout::Entry { position, size, tag_hash, store_time_ms } = entry;
+                let place = format!("{} {} {offset} {position}", run.topic, run.queue);
+                format!("queue {place} {size} {tag_hash} {store_time_ms}")
+            })
+            .collect(),
+        Err(error) => vec![error.to_string()],
+    }
 }

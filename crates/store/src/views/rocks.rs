@@ -45,7 +45,7 @@ const INSERT_HINT: &str = "memtable_insert_with_hint_prefix_extractor=rocksdb.Fi
 const OPEN_FILES_MAX: i32 = 256;
 /// Times that opening for reading is tried.
 const READ_TRIES: u32 = 5;
-/// Bytes of a block of queue entries: some hundreds of them, which a reader goes through in turn.
+/// Bytes of a block of queue entries: some hundreds of them, which readers go through in turn.
 const QUEUE_BLOCK_BYTES: usize = 16 * 1024;
 /// Bits of filter for each key: one look in a hundred is in vain.
 const FILTER_BITS: f64 = 10.0;
@@ -229,8 +229,8 @@ fn family_options(
         options = options.get_options_from_string(INSERT_HINT)?;
         let log_start = Arc::clone(log_start);
         options.set_compaction_filter("entries before the log", move |_, key, value| {
-            let kept = layout::decode_entry(key, value)
-                .map_or(true, |entry| entry.position.0 >= log_start.load(Ordering::Acquire));
+            let kept = layout::Run::decode(key, value)
+                .map_or(true, |run| run.last().position.0 >= log_start.load(Ordering::Acquire));
             if kept { CompactionDecision::Keep } else { CompactionDecision::Remove }
         });
     }

@@ -18,10 +18,11 @@ use crate::{
     },
     log::survey::Survey,
     log_start,
+    queues::scan_stored,
     tables::Tables,
     views::{
         Direction, Step, View, ViewError, ViewRead,
-        layout::{self, Entry},
+        layout::{self, Entry, Run},
     },
 };
 
@@ -214,9 +215,12 @@ impl<'a> ViewCheck<'a> {
         queue: QueueId,
         offset: QueueOffset,
     ) -> Result<Option<Entry>, ViewError> {
-        let key = layout::queue_key(topic, queue, offset);
-        let value = self.views.get(View::Queue, &key)?;
-        value.map(|value| layout::decode_entry(&key, &value)).transpose()
+        let mut found = None;
+        scan_stored((topic, queue), offset.0, offset.0 + 1, self.views, &mut |_, entry| {
+            found = Some(entry);
+            Step::Stop
+        })?;
+        Ok(found)
     }
 
     /// Checks what no single record tells; returns how many entries of queues fit their records.
@@ -237,12 +241,13 @@ impl<'a> ViewCheck<'a> {
     /// Entries of which no record has told.
     fn finish_queues(&self, log: &Survey, report: &mut Report<'_>) -> Result<(), ViewError> {
         let mut others = 0;
-        self.scan_kept(log, &mut |_, _| others += 1)?;
+        self.scan_kept(log, &mut |_, _, _| others += 1)?;
         if others <= self.present {
             return Ok(());
         }
-        self.scan_kept(log, &mut |key, entry| {
-            if let Err(what) = self.check_against_record(log, key, entry) {
+        self.scan_kept(log, &mut |run, offset, entry| {
+            let place = (run.topic, run.queue, offset);
+            if let Err(what) = self.check_against_record(log, place, entry) {
                 report.derived(Part::Views, &self.dir, Some(entry.position), what);
             }
         })
@@ -252,19 +257,21 @@ impl<'a> ViewCheck<'a> {
     fn scan_kept(
         &self,
         log: &Survey,
-        visit: &mut dyn FnMut(&[u8], &Entry),
+        visit: &mut dyn FnMut(&Run<'_>, QueueOffset, &Entry),
     ) -> Result<(), ViewError> {
         let mut outcome = Ok(());
         self.views.scan(
             View::Queue,
             &[][..]..layout::END,
             Direction::Forward,
-            &mut |key, value| match layout::decode_entry(key, value) {
-                Ok(entry) => {
-                    let is_gone = entry.position < log.start()
-                        || self.gaps.iter().any(|gap| gap.contains(&entry.position));
-                    if !is_gone {
-                        visit(key, &entry);
+            &mut |key, value| match Run::decode(key, value) {
+                Ok(run) => {
+                    for (offset, entry) in run.from(0) {
+                        let is_gone = entry.position < log.start()
+                            || self.gaps.iter().any(|gap| gap.contains(&entry.position));
+                        if !is_gone {
+                            visit(&run, offset, &entry);
+                        }
                     }
                     Step::Next
                 }
@@ -278,8 +285,12 @@ impl<'a> ViewCheck<'a> {
     }
 
     /// What is wrong with an entry of which the record at its position says something else.
-    fn check_against_record(&self, log: &Survey, key: &[u8], entry: &Entry) -> Result<(), String> {
-        let (topic, queue, offset) = layout::decode_queue_key(key).map_err(|e| e.to_string())?;
+    fn check_against_record(
+        &self,
+        log: &Survey,
+        (topic, queue, offset): (TopicId, QueueId, QueueOffset),
+        entry: &Entry,
+    ) -> Result<(), String> {
         let place = format!("topic {topic}, queue {queue}, offset {offset}");
         let of_record = log.read(entry.position, entry.size, |record| {
             let change = change::of_record(record, &self.tables.topics.read()).ok()??;
