@@ -5,7 +5,7 @@ use super::{program::Program, world::until};
 /// Steps by which upkeep is below the others.
 const UPKEEP_BELOW: i32 = 10;
 /// Steps by which writing and merging the views' tables is.
-const TABLES_BELOW: i32 = 5;
+const TABLES_BELOW: i32 = 10;
 /// The lowest priority that there is.
 const LOWEST: i32 = 19;
 

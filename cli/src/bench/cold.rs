@@ -15,7 +15,7 @@ use rustix::fs::{Advice, fadvise, statvfs};
 
 use super::{
     ConsumeArgs, LoadArgs, Run,
-    process::Sample,
+    process::{self, Sample},
     produce,
     report::Row,
     suite::{Owned, RECORD_BYTES, Suite, consume_counted, no_warm_up},
@@ -118,6 +118,8 @@ impl<'a> Backlog<'a> {
         self.forget()?;
         let (run, reader, share) = thread::scope(|scope| {
             let reading = scope.spawn(|| {
+                // What the reader takes of the generator's processor must not show as the server's delay.
+                process::give_way();
                 let start = Instant::now();
                 self.read("beside W1 at half its rate").map(|row| (row, start.elapsed()))
             });

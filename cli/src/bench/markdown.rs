@@ -156,7 +156,8 @@ came more than 10 ms too late, on all of them at once. It is not shown where the
 - **W7** topics of one queue, all used in turn; memory of a topic is what the server holds more than when it was empty.
   A message in each of very many queues: files that the process has open, and that its folder has.
 - **W8** one group reads a backlog: from memory, and from the disk after the page cache has forgotten the log
-  (`posix_fadvise`), alone and beside W1 at half the rate that it reached alone.
+  (`posix_fadvise`), alone and beside W1 at half the rate that it reached alone. There the reader's threads in the
+  generator have the lowest priority: what the senders see is the server's delay and not the generator's.
 - **W11** a subscription to one tag of 100: messages that the server looks at in a backlog, and answers without a message
   for each unmatched one while 10,000 a second are sent.
 - **W13** W16 with ten groups that each read everything.

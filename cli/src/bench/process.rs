@@ -9,6 +9,8 @@ use std::{
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+/// The lowest priority that there is.
+const LOWEST: i32 = 19;
 /// Clock ticks of `/proc` a second; Linux fixes it for user space on every architecture.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -140,9 +142,26 @@ pub(crate) fn sleep_precisely() {
     let _ = fs::write(format!("/proc/{thread}/timerslack_ns"), "1");
 }
 
+/// Leaves the processor to everybody else: the calling thread, and those that it starts from here on.
+pub(crate) fn give_way() {
+    // Lowering its own priority is everybody's right on Linux.
+    let _ = rustix::process::nice(LOWEST);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn thread_that_gives_way_has_the_lowest_priority_and_so_have_those_that_it_starts() {
+        let usual = rustix::process::nice(0).unwrap();
+        let nice = std::thread::spawn(|| {
+            give_way();
+            std::thread::spawn(|| rustix::process::nice(0).unwrap()).join().unwrap()
+        });
+        assert_eq!(nice.join().unwrap(), LOWEST);
+        assert_eq!(rustix::process::nice(0).unwrap(), usual, "the others keep theirs");
+    }
 
     #[test]
     fn cpu_time_is_found_behind_a_name_with_parentheses() {

@@ -55,10 +55,10 @@ const LEVEL_BYTES: u64 = 32 << 20;
 /// Bytes of a table from that level on: one has entries of few queues, and what is further down is left as it is where the
 /// tables that are moved there have none of its queues.
 const TABLE_BYTES: u64 = 4 << 20;
-/// How nice the threads are that write and merge tables: one that answers gets three quarters of a processor that one of
-/// them wants too. At everybody's priority a table that is written holds up sends by tens of milliseconds. With less than
-/// a quarter they fall behind senders of large batches, who then wait for them.
-const NICE: i32 = 5;
+/// How nice the threads are that write and merge tables: one that answers gets nine tenths of a processor that one of
+/// them wants too. At everybody's priority a table that is written holds up sends by tens of milliseconds; both need a
+/// fifteenth of a processor that does nothing but take small messages in batches.
+const NICE: i32 = 10;
 
 /// Views on disk.
 pub struct RocksViews {
