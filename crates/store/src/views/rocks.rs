@@ -13,6 +13,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use gantry_model::PhysicalOffset;
@@ -60,10 +61,23 @@ const TABLE_BYTES: u64 = 4 << 20;
 /// fifteenth of a processor that does nothing but take small messages in batches.
 const NICE: i32 = 10;
 
+/// Whether a write has to wait until a table is written or some are merged.
+const WRITES_STOPPED: &str = "rocksdb.is-write-stopped";
+/// How often a table could not be written, or several not merged.
+const FAILURES: &str = "rocksdb.background-errors";
+/// Time between two looks whether tables were written.
+const STOPPED_WAIT: Duration = Duration::from_millis(1);
+/// Looks after which the write fails, whatever is the reason: some seconds.
+const STOPPED_LOOKS_MAX: u32 = 5_000;
+
 /// Views on disk.
 pub struct RocksViews {
     db: DB,
     write: WriteOptions,
+    /// The same, refused where it would have to wait for tables to be written.
+    at_once: WriteOptions,
+    /// Tables that could not be written, as known when the newest batch was.
+    failures: AtomicU64,
     /// Records before it are gone: compaction drops their entries.
     log_start: Arc<AtomicU64>,
     watch: Watch,
@@ -110,8 +124,9 @@ impl RocksViews {
         options.set_max_open_files(-1);
         let names = View::ALL.map(View::name);
         let db = DB::open_cf_for_read_only(&options, dir, names, false)?;
-        let (write, log_start) = (WriteOptions::default(), Arc::new(AtomicU64::new(0)));
-        Ok(Self { db, write, log_start, watch: Watch::for_reading(dir) })
+        let (write, at_once) = (WriteOptions::default(), WriteOptions::default());
+        let (failures, log_start) = (AtomicU64::new(0), Arc::default());
+        Ok(Self { db, write, at_once, failures, log_start, watch: Watch::for_reading(dir) })
     }
 
     fn open_again(dir: &Path, memory: RocksMemory, reason: &str) -> Result<Self, ViewError> {
@@ -132,9 +147,12 @@ impl RocksViews {
         families.push(unused_family(memory));
         start_threads()?;
         let db = DB::open_cf_descriptors(&database_options(memory), dir, families)?;
-        let mut write = WriteOptions::default();
+        let [mut write, mut at_once] = [WriteOptions::default(), WriteOptions::default()];
         write.disable_wal(true);
-        Ok(Self { db, write, log_start, watch: Watch::new(dir) })
+        at_once.disable_wal(true);
+        at_once.set_no_slowdown(true);
+        let failures = AtomicU64::new(0);
+        Ok(Self { db, write, at_once, failures, log_start, watch: Watch::new(dir) })
     }
 
     fn family(&self, view: View) -> &ColumnFamily {
@@ -157,6 +175,41 @@ impl RocksViews {
             return ViewError::Full { action, source: Box::new(source) };
         }
         self.watch.failed(action, source)
+    }
+
+    fn writes(&self, batch: &ViewBatch) -> WriteBatch {
+        let families = View::ALL.map(|view| self.family(view));
+        let family = |view: View| families[view as usize];
+        let mut writes = WriteBatch::default();
+        for op in batch.ops() {
+            match op {
+                Op::Put(view, key, value) => writes.put_cf(family(view), key, value),
+                Op::Delete(view, key) => writes.delete_cf(family(view), key),
+                Op::DeleteRange(view, from, to) => writes.delete_range_cf(family(view), from, to),
+            }
+        }
+        writes
+    }
+
+    /// Waits until tables are written, for which the newest batch has to wait. On a disk without room that would last until
+    /// there is some, and RocksDB would not say so.
+    fn wait_for_tables(&self) -> Result<(), ViewError> {
+        let mut looks = 0;
+        while self.property(WRITES_STOPPED)? > 0 {
+            let has_failed = self.property(FAILURES)? > self.failures.load(Ordering::Relaxed);
+            if has_failed || looks == STOPPED_LOOKS_MAX {
+                let source = "tables of the views are not written".into();
+                return Err(ViewError::Full { action: "write", source });
+            }
+            looks += 1;
+            thread::sleep(STOPPED_WAIT);
+        }
+        Ok(())
+    }
+
+    fn property(&self, name: &str) -> Result<u64, ViewError> {
+        let value = self.db.property_int_value(name);
+        Ok(value.map_err(|source| failed("read", source))?.unwrap_or(0))
     }
 
     fn is_empty(&self) -> bool {
@@ -369,17 +422,16 @@ impl ViewRead for RocksSnapshot<'_> {
 
 impl ViewStore for RocksViews {
     fn apply(&self, batch: &ViewBatch) -> Result<(), ViewError> {
-        let families = View::ALL.map(|view| self.family(view));
-        let family = |view: View| families[view as usize];
-        let mut writes = WriteBatch::default();
-        for op in batch.ops() {
-            match op {
-                Op::Put(view, key, value) => writes.put_cf(family(view), key, value),
-                Op::Delete(view, key) => writes.delete_cf(family(view), key),
-                Op::DeleteRange(view, from, to) => writes.delete_range_cf(family(view), from, to),
+        let outcome = match self.db.write_opt(self.writes(batch), &self.at_once) {
+            Err(error) if error.kind() == ErrorKind::Incomplete => {
+                self.wait_for_tables()?;
+                self.db.write_opt(self.writes(batch), &self.write)
             }
-        }
-        self.db.write_opt(writes, &self.write).map_err(|source| self.not_written("write", source))
+            outcome => outcome,
+        };
+        outcome.map_err(|source| self.not_written("write", source))?;
+        self.failures.store(self.property(FAILURES)?, Ordering::Relaxed);
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), ViewError> {
@@ -432,36 +484,4 @@ impl ViewStore for RocksViews {
 }
 
 #[cfg(test)]
-mod tests {
-    use gantry_model::{QueueId, QueueOffset, TopicId};
-
-    use super::*;
-
-    #[test]
-    fn merging_drops_the_runs_whose_messages_the_log_has_all_forgotten_and_no_other() {
-        let (dir, queue) = (tempfile::tempdir().unwrap(), (TopicId(1), QueueId(2)));
-        let memory = RocksMemory { cache_bytes: 1 << 20, write_bytes: 4 << 20 };
-        let views = RocksViews::open(dir.path(), memory).unwrap();
-        let mut batch = ViewBatch::new();
-        let entry = |offset| layout::Entry {
-            position: PhysicalOffset(offset * 100),
-            size: 100,
-            tag_hash: 0,
-            store_time_ms: 0,
-        };
-        for first in [0, 10, 20] {
-            let mut run = layout::RunOut::default();
-            for offset in first..first + 10 {
-                run.push(&mut batch, queue, QueueOffset(offset), &entry(offset));
-            }
-            run.end(&mut batch, queue);
-        }
-        views.apply(&batch).unwrap();
-        views.note_log_start(PhysicalOffset(1500));
-        views.flush().unwrap();
-        views.db.compact_range_cf(views.family(View::Queue), None::<&[u8]>, None::<&[u8]>);
-        let kept = super::super::dump(&views).unwrap();
-        let wanted = (10..30).map(|offset| format!("queue 1 2 {offset} {} 100 0 0", offset * 100));
-        assert_eq!(kept, wanted.collect::<Vec<_>>());
-    }
-}
+mod tests;
