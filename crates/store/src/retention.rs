@@ -280,11 +280,16 @@ impl Store {
         Ok(segments)
     }
 
-    /// Marks everything as synced, so that the next start can tell rot from a torn tail, and writes the key index.
-    pub(crate) fn close_log(&self) -> Result<(), RetentionError> {
+    /// Marks everything as synced, so that the next start can tell rot from a torn tail, and writes the key index. For
+    /// that the log is read in so many steps at most.
+    pub(crate) fn close_log(&self, steps_max: usize) -> Result<(), RetentionError> {
         self.end_with_mark(&mut self.tail.lock())?;
         self.sync()?;
-        while self.index_keys()? {}
+        for _ in 0..steps_max {
+            if !self.index_keys()? {
+                break;
+            }
+        }
         Ok(self.upkeep.keys.seal(self.synced())?)
     }
 }

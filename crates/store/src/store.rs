@@ -47,6 +47,9 @@ const FLUSH_RECORDS: u64 = 1_000_000;
 const FLUSH_BYTES: u64 = 1 << 30;
 /// Records in one batch of views when the store closes.
 const CLOSE_RECORDS: usize = 8192;
+/// Steps of 1 MiB in which closing reads the log for the key index: a few seconds. What is left then is a missing file of
+/// the index for the next start, or read as it follows.
+const CLOSE_STEPS_MAX: usize = 256;
 
 /// A store that is open.
 pub struct Store {
@@ -420,7 +423,7 @@ impl Store {
         self.sync()?;
         while self.apply_views(CLOSE_RECORDS)? > 0 {}
         self.flush_views(PhysicalOffset(self.applied.load(Ordering::Acquire)))?;
-        self.close_log()?;
+        self.close_log(CLOSE_STEPS_MAX)?;
         self.lock.lock().take();
         Ok(())
     }

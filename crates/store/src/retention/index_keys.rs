@@ -73,12 +73,12 @@ impl Store {
     fn read_gap(&self, end: PhysicalOffset) -> Result<(), RetentionError> {
         let Upkeep { keys, gap_read, .. } = &self.upkeep;
         let mut held = gap_read.lock();
+        // After a failure it is read from its begin; and it may be gone with the begin of the log.
+        let begun = held.take();
         let Some(KeyGap { range: gap, .. }) = keys.next_gap(self.log.start(), end) else {
             return Ok(());
         };
-        // After a failure it is read from its begin.
-        let GapRead { mut range, mut entries } = held
-            .take()
+        let GapRead { mut range, mut entries } = begun
             .filter(|read| read.range.start == gap.start)
             .unwrap_or_else(|| GapRead { range: gap.start..gap.start, entries: Vec::new() });
         let before = range.end.plus(READ_BYTES_MAX).min(gap.end);

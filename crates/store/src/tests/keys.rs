@@ -108,11 +108,15 @@ fn keys_that_were_gathered_are_indexed_without_a_look_at_the_log() {
 /// Bytes of a large body: the log is read in steps of 1 MiB.
 const LARGE: usize = 384 << 10;
 
+/// Age at which messages go.
+const RETENTION_MS: u64 = 3_600_000;
+
 /// A store with room for eight keys on their way and eighteen in a file, and for large messages.
 fn pressed() -> (World, Arc<Topic>) {
     let change = |options: &mut StoreOptions| {
         options.key_bytes = 1024;
         options.segment_bytes = 2 << 20;
+        options.retention.age_ms = RETENTION_MS;
     };
     let world = World::with(Kind::Memory, change);
     let topic = world.topic("orders", 1);
@@ -208,6 +212,51 @@ fn keys_behind_those_that_were_too_many_are_indexed_at_once_and_all_are_found_at
         world.reopen();
         assert_eq!(gaps(&world), (0, 0), "{stage}: closing fills what was skipped");
         check_found(&world, MESSAGES, &format!("{stage} and a restart"));
+    }
+}
+
+/// Sends so many large messages without a key, and syncs them.
+fn send_without_keys(world: &World, topic: &Arc<Topic>, messages: usize) {
+    let body = "x".repeat(LARGE);
+    for _ in 0..messages {
+        let mut batch = Batch::new();
+        batch.push(topic, &draft(topic.name(), 0, &body, &[]), Index::default()).unwrap();
+        world.store().append(&mut batch, world.now()).unwrap();
+    }
+    world.settle();
+}
+
+#[test]
+fn hole_that_goes_with_the_begin_of_the_log_while_it_is_read_is_not_waited_for() {
+    let (mut world, topic) = pressed();
+    send_of(&world, &topic, 0..9, LARGE);
+    send_of(&world, &topic, 9..11, 10);
+    let index = || world.store().index_keys().unwrap();
+    assert!(index() && index(), "skipped, and its first step read");
+    assert_eq!(gaps(&world), (1, 1));
+    send_without_keys(&world, &topic, 12);
+    world.now_ms += 2 * RETENTION_MS;
+    send_without_keys(&world, &topic, 1);
+    let is_behind = || world.store().maintain(world.now()).unwrap().is_index_behind;
+    (0..2).for_each(|_| _ = is_behind());
+    assert_eq!((gaps(&world), is_behind()), ((0, 0), false));
+}
+
+#[test]
+fn closing_reads_so_many_steps_of_the_log_and_leaves_the_others_to_the_next_start() {
+    for (steps_max, left) in [(1, 1), (2, 1), (3, 0)] {
+        let (mut world, topic) = pressed();
+        send_of(&world, &topic, 0..9, LARGE);
+        send_of(&world, &topic, 9..11, 10);
+        assert!(world.store().index_keys().unwrap(), "skipped");
+        world.store().close_log(steps_max).unwrap();
+        world.stop();
+        world.start();
+        assert_eq!(gaps(&world), (left, 0), "{steps_max}");
+        check_found(&world, 11, &format!("{steps_max} steps"));
+        while world.store().maintain(world.now()).unwrap().is_index_behind {}
+        assert_eq!(gaps(&world), (0, 0), "{steps_max}");
+        check_found(&world, 11, &format!("{steps_max} steps and upkeep"));
     }
 }
 
