@@ -1,8 +1,10 @@
 //! Group commit: who waits for what to be confirmed, and who syncs for all of them.
 //! Invariant: each waiter is called exactly once, `Ok` only when its records are confirmed; a waiter that comes
 //! while a sync runs is served by the next one, and no timer delays either.
-//! A thread of its own leads, so that all connections share its syncs. A connection that is alone, on a disk that is
-//! quick, leads by itself: waking the thread and being woken by it would cost as much as the sync.
+//! A thread of its own leads, so that all connections share its syncs. It begins one when half of what is on its way
+//! waits, so that the processor takes in one half while the device writes the other, or when nobody is about to append.
+//! A connection that is alone, on a disk that is quick, leads by itself: waking the thread and being woken by it would
+//! cost as much as the sync.
 //! Leaves the sync itself to the store, and with asynchronous flush has nothing to do.
 
 use std::{sync::Arc, thread};
@@ -54,6 +56,9 @@ struct Queue {
     in_a_row: u32,
     /// Usual length of a sync, in microseconds: a mean in which the last one counts an eighth.
     sync_us: u64,
+    is_syncing: bool,
+    /// Bytes that the last sync covered, and those that came while it ran: what was on its way at once.
+    on_its_way: u64,
 }
 
 impl Queue {
@@ -71,8 +76,15 @@ impl Queue {
             && self.sync_us <= OWN_SYNC_US_MAX
     }
 
-    fn note_sync(&mut self, micros: u64) {
+    /// Whether a sync that begins now covers enough, of so many bytes that are not synced.
+    fn is_worth_a_sync(&self, unsynced: u64) -> bool {
+        unsynced >= self.on_its_way / 2
+    }
+
+    fn note_sync(&mut self, micros: u64, on_its_way: u64) {
         self.sync_us = (7 * self.sync_us + micros) / 8;
+        self.on_its_way = on_its_way;
+        self.is_syncing = false;
     }
 }
 
@@ -135,8 +147,13 @@ impl Commits {
             return done(Err(CommitError::Stopped { end: ticket.end }));
         }
         queue.waiting.push(Waiter { end: ticket.end, done: Box::new(done) });
+        let is_due = !queue.is_syncing && queue.is_worth_a_sync(self.unsynced());
         drop(queue);
         self.arrived.notify_one();
+        if is_due {
+            // The leader may have to share a processor with this thread.
+            thread::yield_now();
+        }
     }
 
     /// Waits until the ticket is confirmed.
@@ -185,16 +202,25 @@ impl Commits {
             }
             self.arrived.wait(&mut queue);
         }
-        // Those who are about to append go first: one sync then serves them too.
-        MutexGuard::unlocked(&mut queue, thread::yield_now);
+        if !queue.is_worth_a_sync(self.unsynced()) {
+            // Those who are about to append go first: one sync then serves them too.
+            MutexGuard::unlocked(&mut queue, thread::yield_now);
+        }
+        queue.is_syncing = true;
         Some(std::mem::take(&mut queue.waiting))
+    }
+
+    fn unsynced(&self) -> u64 {
+        self.store.written().0.saturating_sub(self.store.synced().0)
     }
 
     /// What the waiters appended was written before they came, so one sync covers all of them.
     fn serve(&self, waiting: Vec<Waiter>) {
-        let began_us = self.clock.monotonic_us();
+        let (began_us, synced) = (self.clock.monotonic_us(), self.store.synced());
         let result = self.store.sync();
-        self.queue.lock().note_sync(self.clock.monotonic_us() - began_us);
+        let took_us = self.clock.monotonic_us() - began_us;
+        let on_its_way = self.store.written().0.saturating_sub(synced.0);
+        self.queue.lock().note_sync(took_us, on_its_way);
         self.synced.notify();
         if let Err(error) = &result {
             // Before anybody is answered: who asks for the broker's health then is told the same.
@@ -224,12 +250,23 @@ mod tests {
         assert!(!queue.may_lead(Owner(1)), "another one came between");
         (0..ALONE_AFTER).for_each(|_| _ = queue.may_lead(Owner(1)));
         assert!(queue.may_lead(Owner(1)));
-        (0..64).for_each(|_| queue.note_sync(5_000));
+        (0..64).for_each(|_| queue.note_sync(5_000, 0));
         assert!(!queue.may_lead(Owner(1)), "the disk is slow");
-        (0..64).for_each(|_| queue.note_sync(100));
+        (0..64).for_each(|_| queue.note_sync(100, 0));
         assert!(queue.may_lead(Owner(1)));
         let done = Box::new(|_| ());
         queue.waiting.push(Waiter { end: PhysicalOffset(1), done });
         assert!(!queue.may_lead(Owner(1)), "somebody waits for the thread");
+    }
+
+    #[test]
+    fn half_of_what_was_on_its_way_is_worth_a_sync() {
+        let mut queue = Queue::default();
+        assert!(queue.is_worth_a_sync(1), "nothing is known yet");
+        queue.note_sync(100, 1_000);
+        assert!(!queue.is_worth_a_sync(499));
+        assert!(queue.is_worth_a_sync(500));
+        queue.note_sync(100, 10);
+        assert!(queue.is_worth_a_sync(5), "there is less now");
     }
 }
