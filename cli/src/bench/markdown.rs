@@ -11,7 +11,7 @@ use super::{
     ratio::{HEADINGS, Pairs},
     report::{Row, cells, notes},
 };
-use crate::output::{count_text, now_ms, time_text};
+use crate::output::{count_text, micros_text, now_ms, time_text};
 
 /// How the part about two servers begins.
 const BESIDE: &str = "## Beside ";
@@ -126,7 +126,7 @@ fn facts(making: &Making<'_>) -> String {
         ("measured", format!("{} to {}", time_text(began_ms), time_text(now_ms()))),
         ("state", state),
         ("load average before", making.load_before.clone()),
-        ("rounds", format!("{}; the one of median rate is shown", making.rounds)),
+        ("rounds", format!("{}; shown is the one of median rate, or p99", making.rounds)),
         ("made by", format!("`{}`", making.command)),
     ];
     let mut table = String::from("| | |\n|---|---|\n");
@@ -140,8 +140,8 @@ const HOW: &str = "
 Server and load generator each have a core of their own and talk over loopback; each scenario and round has a fresh
 server with async flush, no replica, 1 KiB bodies with `KEYS` and `UNIQ_KEY`, the key index on. Times count from the
 intended send time. CPU/MSG is the server's user and system time. MEMORY is the server's anonymous memory at the end.
-RANGE is the least and the greatest rate of all rounds; FAILED counts failed and refused requests of the shown round,
-warm-up included. BAR is what the project asks of itself. `machine_stopped_ms` is the time of the shown round in which no
+RANGE is the least and the greatest rate of all rounds; where the rate was set, rounds are ordered by p99, and RANGE is
+of that. FAILED counts failed and refused requests of the shown round, warm-up included. BAR is what the project asks of itself. `machine_stopped_ms` is the time of the shown round in which no
 processor ran anything, as on a virtual machine that has used up its share of its host: a thread of high priority on each
 came more than 10 ms too late, on all of them at once. It is not shown where there was none.
 
@@ -204,8 +204,17 @@ fn rate(row: &Row) -> Option<f64> {
     row.measured.as_ref().map(|measured| measured.rate_per_s)
 }
 
-/// What rounds are ordered by: the rate, the time to the first send, or the first figure.
+/// The p99 in microseconds of a row whose rate was set, and so says nothing.
+fn p99_at_rate(row: &Row) -> Option<f64> {
+    let latency = row.latency.as_ref().filter(|_| row.what.contains("/s"))?;
+    Some(latency.p99_us)
+}
+
+/// What rounds are ordered by: the p99 at a rate that was set, the rate, the time to the first send, or the first figure.
 fn size(row: &Row) -> f64 {
+    if let Some(p99) = p99_at_rate(row) {
+        return p99;
+    }
     let figures = &row.figures;
     let figure = || figures.get("first_send_ms").or_else(|| figures.values().next()).copied();
     rate(row).or_else(figure).unwrap_or_default()
@@ -225,8 +234,12 @@ pub(super) fn median<'a>(group: &[&'a Row]) -> &'a Row {
 fn line(group: &[&Row]) -> String {
     let sorted = by_size(group);
     let (least, median, most) = (sorted[0], median(group), sorted[sorted.len() - 1]);
-    let range = match (rate(least), rate(most)) {
-        (Some(least), Some(most)) => format!("{} to {}", count_text(least), count_text(most)),
+    let text = |row| {
+        let p99 = p99_at_rate(row).map(|p99| format!("p99 {}", micros_text(p99)));
+        p99.or_else(|| rate(row).map(count_text))
+    };
+    let range = match (text(least), text(most)) {
+        (Some(least), Some(most)) => format!("{least} to {most}"),
         _ => "-".into(),
     };
     let [scenario, what, rate, rest @ ..] = cells(median);
@@ -239,7 +252,10 @@ fn line(group: &[&Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::ratio::Reason;
+    use crate::bench::{
+        measure::{Latency, Measured},
+        ratio::Reason,
+    };
 
     fn row(scenario: &str, figure: f64) -> Row {
         Row::of_figures(scenario, "what".into(), [("first_send_ms", figure)])
@@ -266,6 +282,33 @@ mod tests {
         let lines: Vec<_> = page.lines().filter(|line| line.starts_with("| W")).collect();
         assert_eq!(lines.len(), 2, "{page}");
         assert!(lines[0].contains("first_send_ms=8.00"), "{page}");
+    }
+
+    #[test]
+    fn round_at_a_rate_that_was_set_is_the_one_of_median_p99() {
+        let row = |what: &str, rate: f64, p99_us: f64| {
+            let measured = Measured {
+                messages: 1,
+                failed: 0,
+                seconds: 1.0,
+                rate_per_s: rate,
+                server: None,
+                generator_cpu_us_per_message: 0.0,
+                machine_stopped_ms: None,
+            };
+            let latency = Latency { p50_us: 1.0, p99_us, p999_us: p99_us, max_us: p99_us };
+            let row = Row::of_figures("W4", what.into(), []);
+            Row { measured: Some(measured), latency: Some(latency), ..row }
+        };
+        let rounds = |what| [row(what, 3.0, 10.0), row(what, 1.0, 30.0), row(what, 2.0, 20.0)];
+        let (set, open) = (rounds("1 × 1000/s"), rounds("in flight"));
+        let line_of = |rounds: &[Row]| line(&rounds.iter().collect::<Vec<_>>());
+        assert!(
+            line_of(&set).contains("| 2.0/s | p99 10.0 µs to p99 30.0 µs |"),
+            "{}",
+            line_of(&set)
+        );
+        assert!(line_of(&open).contains("| 2.0/s | 1.0 to 3.0 |"), "{}", line_of(&open));
     }
 
     #[test]
